@@ -1,0 +1,14 @@
+//! Quorate's decisions, all of them, as pure functions over plain values.
+//!
+//! ```text
+//!     config -> node -> COMMAND -> raft -> apply -> EVENT -> reconcile -> EFFECT -> driver -> OBSERVATION -> detect / plan -> COMMAND
+//!     State + Observed -> VIEW -> draw            key -> Action -> COMMAND
+//! ```
+//!
+//! Reading order: [`ids`] and [`units`] name things; [`spec`] is what an operator asks for; [`lease`] is
+//! a node's right to run it.
+
+pub mod ids;
+pub mod lease;
+pub mod spec;
+pub mod units;
