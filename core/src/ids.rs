@@ -265,6 +265,30 @@ impl FromStr for Token {
     }
 }
 
+/// Where a node is reached on one segment, for node-to-node traffic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The network it is on.
+    pub segment: Segment,
+    /// An address or a resolvable name, without brackets.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    /// Writes `segment=host:port`, with brackets around an IPv6 address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { segment, host, port } = self;
+        let text = if host.contains(':') {
+            format!("{segment}=[{host}]:{port}")
+        } else {
+            format!("{segment}={host}:{port}")
+        };
+        f.pad(&text)
+    }
+}
+
 /// One running copy, written `SLOT@TOKEN`: no two are ever the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId {
