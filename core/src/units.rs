@@ -60,9 +60,9 @@ impl fmt::Display for Millis {
         let ms = self.0;
         let text = match ms {
             0 => "0s".to_owned(),
-            _ if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
-            _ if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
-            _ if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+            _ if ms.is_multiple_of(3_600_000) => format!("{}h", ms / 3_600_000),
+            _ if ms.is_multiple_of(60_000) => format!("{}m", ms / 60_000),
+            _ if ms.is_multiple_of(1_000) => format!("{}s", ms / 1_000),
             _ => format!("{ms}ms"),
         };
         f.pad(&text)
