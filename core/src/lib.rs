@@ -6,9 +6,11 @@
 //! ```
 //!
 //! Reading order: [`ids`] and [`units`] name things; [`spec`] is what an operator asks for; [`lease`] is
-//! a node's right to run it.
+//! a node's right to run it; [`observation`] and [`effect`] are what comes from and goes to the world.
 
+pub mod effect;
 pub mod ids;
 pub mod lease;
+pub mod observation;
 pub mod spec;
 pub mod units;

@@ -1,0 +1,355 @@
+//! What drivers saw: plain facts with their age, never decisions. A node's own facts travel to the leader
+//! with its heartbeats; none of this ever goes through the log.
+
+use std::collections::BTreeMap;
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{
+    BootId, InstanceId, LeaseEpoch, NodeId, OperationId, RaftId, Revision, Segment, SlotId, Token,
+};
+use crate::spec::ExecutorKind;
+use crate::units::{BootMs, CpuMillis, MemoryMib, Millis, WallMs};
+
+/// Everything one node tells of itself with a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Who speaks.
+    pub node: NodeId,
+    /// In which boot of its host.
+    pub boot: BootId,
+    /// The lease epoch it believes to be in.
+    pub lease_epoch: LeaseEpoch,
+    /// The revision it has applied.
+    pub revision: Revision,
+    /// The node process.
+    pub pid: u32,
+    /// Its guard.
+    pub guard: GuardReport,
+    /// The host's load.
+    pub usage: NodeUsage,
+    /// What each executor can do here.
+    pub executors: Vec<ExecutorFact>,
+    /// Every slot the guard knows of, by slot.
+    pub slots: BTreeMap<SlotId, SlotReport>,
+    /// State copies under way or finished here.
+    pub transfers: Vec<TransferReport>,
+    /// Fencing deeds under way or finished here.
+    pub fencing: Vec<FenceReport>,
+    /// Whom it reaches.
+    pub links: Vec<LinkReport>,
+}
+
+/// The guard as its node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GuardReport {
+    /// Its process; 0 while there is none.
+    pub pid: u32,
+    /// Did it answer since the last heartbeat?
+    pub answering: bool,
+    /// Are the deadlines held by two holders with a checked kill path?
+    pub armed: bool,
+}
+
+/// One slot as the guard of a node knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotReport {
+    /// The highest token ever accepted for it, kept on disk before it is acknowledged.
+    pub highest: Token,
+    /// Its instance, unless it was seen to be gone with its cgroup or process group empty.
+    pub instance: Option<InstanceReport>,
+}
+
+/// One instance, running or just ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceReport {
+    /// Which one.
+    pub id: InstanceId,
+    /// How far it is.
+    pub phase: InstancePhase,
+    /// Its main process, if one is known.
+    pub pid: Option<u32>,
+    /// When it was last started, for people.
+    pub started_at: WallMs,
+    /// How long it has been running or, if it ended, how long ago it ended.
+    pub since: Millis,
+    /// Restarts in place under this token.
+    pub restarts: u32,
+    /// What its health check says.
+    pub health: Health,
+    /// What the last probe said, for people.
+    pub health_detail: String,
+    /// Its own use of the host.
+    pub usage: InstanceUsage,
+    /// How the previous run of it ended.
+    pub last_exit: Option<ExitReason>,
+    /// Limits that the spec asks for and this host does not enforce, for people.
+    pub unenforced: Vec<String>,
+}
+
+/// How far an instance is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InstancePhase {
+    /// Being started.
+    Starting,
+    /// Its process runs.
+    Running,
+    /// Told to stop, not yet gone.
+    Stopping,
+    /// It ended by itself; restarted or not by its policy.
+    Exited(ExitReason),
+    /// It could not be started; nothing runs.
+    StartFailed(String),
+    /// Its executor does not answer for it.
+    Unknown(String),
+}
+
+impl InstancePhase {
+    /// May a process of it exist?
+    pub fn may_run(&self) -> bool {
+        match self {
+            InstancePhase::Starting
+            | InstancePhase::Running
+            | InstancePhase::Stopping
+            | InstancePhase::Unknown(_) => true,
+            InstancePhase::Exited(_) | InstancePhase::StartFailed(_) => false,
+        }
+    }
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitReason {
+    /// Which kind of end.
+    pub kind: ExitKind,
+    /// Its exit code, if it exited.
+    pub code: Option<i32>,
+    /// The signal that killed it, if one did.
+    pub signal: Option<i32>,
+}
+
+/// Kinds of end, told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitKind {
+    /// Exit code 0.
+    Completed,
+    /// Another exit code.
+    Failed,
+    /// A signal nobody here sent.
+    Signaled,
+    /// Asked to stop, and it did within its grace.
+    Stopped,
+    /// Killed after its grace.
+    Killed,
+    /// Killed by the kernel over its memory limit.
+    OutOfMemory,
+    /// Killed by the guard: the lease ran out.
+    LeaseExpired,
+    /// Killed because its health check failed.
+    Unhealthy,
+    /// It was gone when the guard came back; how is unknown.
+    Lost,
+}
+
+/// What a health check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// No check is configured: running is all that is known.
+    #[default]
+    Unchecked,
+    /// Not enough probes yet.
+    Starting,
+    /// It answers.
+    Healthy,
+    /// It failed its probes.
+    Unhealthy,
+}
+
+impl Health {
+    /// Good enough to count on?
+    pub fn good(self) -> bool {
+        matches!(self, Health::Healthy | Health::Unchecked)
+    }
+}
+
+/// The load of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeUsage {
+    /// All its cores.
+    pub cpu_total: CpuMillis,
+    /// In use.
+    pub cpu_used: CpuMillis,
+    /// Memory of the host.
+    pub memory_total: MemoryMib,
+    /// In use.
+    pub memory_used: MemoryMib,
+    /// Of the file system that holds the data directory.
+    pub disk_total: MemoryMib,
+    /// In use.
+    pub disk_used: MemoryMib,
+    /// One-minute load, times 100.
+    pub load_centi: u32,
+    /// Received bytes a second, all interfaces but loopback.
+    pub network_in_bps: u64,
+    /// Sent bytes a second.
+    pub network_out_bps: u64,
+}
+
+/// The load of one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InstanceUsage {
+    /// Processor time.
+    pub cpu: CpuMillis,
+    /// Memory.
+    pub memory: MemoryMib,
+    /// Processes and threads.
+    pub tasks: u32,
+}
+
+/// What an executor can do on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutorFact {
+    /// Which executor.
+    pub kind: ExecutorKind,
+    /// The engine's version; the kernel's for processes.
+    pub version: String,
+    /// Declared abilities, such as `limits:cgroup2`, `adopt`.
+    pub capabilities: Vec<String>,
+    /// Why it cannot be used now, and what to do about it.
+    pub unavailable: Option<Unavailable>,
+}
+
+/// Why something cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unavailable {
+    /// What is wrong.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// One pass of copying a state folder to this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferReport {
+    /// For which operation.
+    pub operation: OperationId,
+    /// Which pass; a repeated pass copies what changed since.
+    pub pass: u32,
+    /// Bytes so far.
+    pub bytes_done: u64,
+    /// Bytes in all.
+    pub bytes_total: u64,
+    /// How it ended, when it did.
+    pub outcome: Option<TransferOutcome>,
+}
+
+/// How a copy ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TransferOutcome {
+    /// All there, the digest agreed on both ends.
+    Complete {
+        /// Over names and contents, hexadecimal.
+        digest: String,
+    },
+    /// Not all there; the reason.
+    Failed(String),
+}
+
+/// One fencing deed as its executor sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceReport {
+    /// For which operation.
+    pub operation: OperationId,
+    /// Which attempt, counted over all levels.
+    pub attempt: u32,
+    /// What was seen; `None` while it runs.
+    pub outcome: Option<FenceOutcome>,
+}
+
+/// What a fencing attempt ended in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FenceOutcome {
+    /// The deed was done and the power state was read back as off.
+    ProvenOff {
+        /// What the method said, bounded.
+        output: String,
+    },
+    /// It is not proven off; why.
+    Failed {
+        /// What the method said, bounded.
+        output: String,
+    },
+    /// Not attempted: the quorum round right before the deed failed, or the target answered again.
+    Withheld {
+        /// Which of them.
+        why: String,
+    },
+}
+
+/// One cell of the reachability matrix, as the reporting node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// To whom.
+    pub to: NodeId,
+    /// Over which segment.
+    pub segment: Segment,
+    /// Did the last probe come back?
+    pub ok: bool,
+    /// Its round trip, in microseconds.
+    pub rtt_us: Option<u32>,
+    /// Probes lost of the last hundred.
+    pub loss_percent: u8,
+    /// How long ago one last came back.
+    pub last_good: Option<Millis>,
+}
+
+/// What one node knows at one moment: its own report, and those it received.
+/// On the leader this is nearly all; on others it is what the leader passed on and what they saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// Who observes.
+    pub me: NodeId,
+    /// The observer's clock, at the moment of this value.
+    pub now: BootMs,
+    /// The newest report of every node heard.
+    pub nodes: OrdMap<NodeId, Heard>,
+    /// Raft as this node sees it.
+    pub raft: RaftObserved,
+}
+
+/// A report with its age.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// When the observer received it, on the observer's clock.
+    pub received: BootMs,
+    /// When the observer last answered it with a lease, on the observer's clock.
+    pub answered: Option<BootMs>,
+    /// What it said.
+    pub report: NodeReport,
+}
+
+/// Raft as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RaftObserved {
+    /// Does this node lead, as far as it knows?
+    pub leading: bool,
+    /// Since when it leads, on its own clock: every wait for silence counts from here at the earliest.
+    pub leading_since: Option<BootMs>,
+    /// Whom it takes for the leader.
+    pub leader: Option<NodeId>,
+    /// Raft's term.
+    pub term: u64,
+    /// The last applied revision.
+    pub applied: Revision,
+    /// How long ago a quorum last acknowledged this leader.
+    pub quorum_ack_age: Option<Millis>,
+    /// The voters.
+    pub voters: Vec<RaftId>,
+    /// The learners.
+    pub learners: Vec<RaftId>,
+    /// As leader: entries each member still lacks.
+    pub lag: BTreeMap<RaftId, u64>,
+}
