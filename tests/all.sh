@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# The one test command: installs what is missing, then format, lints, licences and every test.
+#
+#   tests/all.sh                          everything this machine can run; says what it left out
+#   QUORATE_REQUIRE=cgroups tests/all.sh  as above, but fails when a named part is absent
+#
+# Parts: nextest (test runner), cgroups (limits on processes), etcd (the peer of `bench`), deny (cargo-deny).
+# With CI=true the lock file must be current and the runner is a required part.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+require=",${QUORATE_REQUIRE:-},"
+ci="${CI:-false}"
+left_out=()
+locked=()
+if [ "$ci" = true ]; then
+  locked=(--locked)
+  require="${require}nextest,"
+fi
+
+say() { printf '\n== %s\n' "$*"; }
+required() { [[ "$require" == *",$1,"* ]]; }
+absent() { # PART WHY
+  if required "$1"; then
+    printf 'tests/all.sh: the required part %s is absent: %s\n' "$1" "$2" >&2
+    exit 1
+  fi
+  left_out+=("$1: $2")
+}
+apt_install() { # PACKAGE: only as root, one at a time
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+  (
+    flock 9
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends "$1" >/dev/null
+  ) 9>"${TMPDIR:-/tmp}/quorate-apt.lock"
+}
+has_cgroups() {
+  grep -qw cgroup2 /proc/mounts && return 0
+  grep -q 'cgroup .*\bmemory\b' /proc/mounts && grep -q 'cgroup .*\bfreezer\b' /proc/mounts
+}
+
+for part in ${require//,/ }; do
+  case "$part" in
+    nextest | cgroups | etcd | deny) ;;
+    *)
+      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny\n' "$part" >&2
+      exit 2
+      ;;
+  esac
+done
+
+say "tools"
+command -v cargo >/dev/null || { echo "tests/all.sh: cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }
+command -v cc >/dev/null || apt_install gcc || { echo "tests/all.sh: a C compiler is missing; install gcc or clang" >&2; exit 1; }
+cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+if ! cargo nextest --version >/dev/null 2>&1; then
+  echo "installing cargo-nextest"
+  cargo install --quiet --locked cargo-nextest || absent nextest "cargo install failed; using cargo test"
+fi
+if required etcd && ! command -v etcd >/dev/null; then
+  apt_install etcd-server || true
+fi
+command -v etcd >/dev/null || absent etcd "not installed; Debian has it as etcd-server"
+has_cgroups || absent cgroups "neither a version 2 tree nor the version 1 controllers are mounted"
+[ -w /sys/fs/cgroup ] && [ "$(id -u)" = 0 ] || absent cgroups "this account may make none; run as root"
+cargo deny --version >/dev/null 2>&1 || absent deny "not installed; the tidy test checks licences and sources instead"
+cargo --version
+
+say "format"
+cargo fmt --all --check
+
+say "lints"
+cargo clippy "${locked[@]}" --workspace --all-targets --quiet -- -D warnings
+
+if cargo deny --version >/dev/null 2>&1; then
+  say "licences"
+  cargo deny --all-features --offline check --hide-inclusion-graph licenses bans sources
+fi
+
+say "examples in the documentation"
+cargo test "${locked[@]}" --workspace --doc --quiet
+
+say "tests"
+for line in "${left_out[@]}"; do
+  printf 'left out: %s\n' "$line"
+done
+if cargo nextest --version >/dev/null 2>&1; then
+  profile=default
+  [ "$ci" = true ] && profile=ci
+  cargo nextest run "${locked[@]}" --workspace --profile "$profile"
+else
+  # Without the runner's groups the tests that measure time would disturb one another.
+  cargo test "${locked[@]}" --workspace --all-targets -- --test-threads 1
+fi
