@@ -14,3 +14,4 @@ pub mod lease;
 pub mod observation;
 pub mod spec;
 pub mod units;
+pub mod view;

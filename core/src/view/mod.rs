@@ -1,0 +1,10 @@
+//! What people see of it all, as plain data.
+
+mod model;
+
+pub use model::{
+    BlockedView, ClusterKind, ClusterSummary, ClusterView, Countdown, EventView, EvidenceView, ExitView,
+    InstanceState, InstanceView, Level, LinkRow, LinkVerdict, LinksView, NextView, NodeResources, NodeState,
+    NodeView, OperationKindView, OperationView, Replicas, ServiceView, Standing, Verdict, VersionView,
+    WaitingView, Why,
+};
