@@ -8,10 +8,13 @@
 //! Reading order: [`ids`] and [`units`] name things; [`spec`] is what an operator asks for; [`lease`] is
 //! a node's right to run it; [`observation`] and [`effect`] are what comes from and goes to the world.
 
+pub mod command;
 pub mod effect;
+pub mod event;
 pub mod ids;
 pub mod lease;
 pub mod observation;
 pub mod spec;
+pub mod state;
 pub mod units;
 pub mod view;

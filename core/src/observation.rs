@@ -21,6 +21,13 @@ pub struct NodeReport {
     pub boot: BootId,
     /// The lease epoch it believes to be in.
     pub lease_epoch: LeaseEpoch,
+    /// Its lease expired or was lost: it asks to be let back in by a committed rejoin.
+    pub wants_rejoin: bool,
+    /// Which of its heartbeats this is, counted from the start of its process.
+    pub heartbeat: u64,
+    /// The newest of its heartbeats that it received an answer to. A node whom answers do not reach
+    /// is lost too, however loudly it speaks.
+    pub echo: u64,
     /// The revision it has applied.
     pub revision: Revision,
     /// The node process.
@@ -320,6 +327,32 @@ pub struct Observed {
     pub raft: RaftObserved,
 }
 
+/// What `detect` makes of the observations.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Verdicts {
+    /// Every admitted node.
+    pub nodes: BTreeMap<NodeId, NodeVerdict>,
+}
+
+/// What `detect` makes of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeVerdict {
+    /// Heard, and answers reach it.
+    Alive,
+    /// In doubt.
+    Suspect {
+        /// Why.
+        because: Vec<String>,
+        /// It is to be committed lost after this.
+        lost_in: Millis,
+    },
+    /// To be committed lost, or lost already.
+    Lost {
+        /// Why.
+        because: Vec<String>,
+    },
+}
+
 /// A report with its age.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
@@ -327,6 +360,8 @@ pub struct Heard {
     pub received: BootMs,
     /// When the observer last answered it with a lease, on the observer's clock.
     pub answered: Option<BootMs>,
+    /// When the observer last saw its echo rise, on the observer's clock.
+    pub echo_rose: BootMs,
     /// What it said.
     pub report: NodeReport,
 }

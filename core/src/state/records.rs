@@ -1,0 +1,409 @@
+//! The records of State, one struct for each thing the cluster agrees on. Plain data; what may change
+//! them is `apply`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::evidence::{Evidence, NodeProof};
+use crate::command::{NodeFacts, OperationStep};
+use crate::ids::{
+    BootId, DiskId, LeaseEpoch, MachineId, NodeId, OperationId, RaftId, Revision, ServiceName, SlotId, Token,
+    Version,
+};
+use crate::spec::ServiceSpec;
+use crate::units::{Millis, WallMs};
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its number in Raft.
+    pub raft_id: RaftId,
+    /// Its host.
+    pub machine: MachineId,
+    /// Its data directory.
+    pub disk: DiskId,
+    /// The boot it was admitted or let back in.
+    pub boot: BootId,
+    /// Raised by each rejoin.
+    pub lease_epoch: LeaseEpoch,
+    /// Alive or lost.
+    pub standing: NodeStanding,
+    /// Nothing new is placed there.
+    pub cordoned: bool,
+    /// To be forgotten once it holds nothing.
+    pub leaving: bool,
+    /// Votes, hosts nothing.
+    pub witness: bool,
+    /// The heaviest healthy voter leads.
+    pub weight: u32,
+    /// What it says of itself.
+    pub facts: NodeFacts,
+    /// When it was admitted, for people.
+    pub admitted_at: WallMs,
+    /// The revision that last changed this record.
+    pub changed: Revision,
+}
+
+/// What the cluster has committed about a node's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeStanding {
+    /// It may hold a lease.
+    Alive,
+    /// A committed verdict: not answered until it rejoins.
+    Lost {
+        /// The revision of the verdict.
+        revision: Revision,
+        /// For people.
+        at: WallMs,
+        /// The detector's reasons.
+        because: Vec<String>,
+        /// What proves that it cannot act, if something does.
+        proof: Option<NodeProof>,
+    },
+}
+
+impl NodeRecord {
+    /// Is it lost?
+    pub fn lost(&self) -> bool {
+        matches!(self.standing, NodeStanding::Lost { .. })
+    }
+
+    /// What proves that it cannot act.
+    pub fn proof(&self) -> Option<&NodeProof> {
+        match &self.standing {
+            NodeStanding::Alive => None,
+            NodeStanding::Lost { proof, .. } => proof.as_ref(),
+        }
+    }
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// What is wanted.
+    pub spec: Arc<ServiceSpec>,
+    /// Raised by each deploy that changes what runs and by each restart; claims of older ones are replaced.
+    pub version: Version,
+    /// Settled at the first deploy.
+    pub exclusive: bool,
+    /// Kept with nothing running.
+    pub stopped: bool,
+    /// Forgotten once its claims ended.
+    pub deleting: bool,
+    /// Recent deployments, newest first, bounded; the running versions' specs are always kept.
+    pub versions: Vec<VersionRecord>,
+    /// The revision that last changed this record.
+    pub changed: Revision,
+}
+
+/// One deployment of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// Which.
+    pub version: Version,
+    /// What was wanted then.
+    pub spec: Arc<ServiceSpec>,
+    /// When, for people.
+    pub at: WallMs,
+    /// By whom.
+    pub by: String,
+    /// `deploy`, `restart`, `scale`.
+    pub cause: String,
+}
+
+impl ServiceRecord {
+    /// How many slots are wanted now.
+    pub fn wanted(&self) -> u32 {
+        if self.stopped || self.deleting { 0 } else { self.spec.replicas }
+    }
+
+    /// The spec of one of its versions; that of the newest if it was forgotten.
+    pub fn spec_of(&self, version: Version) -> &Arc<ServiceSpec> {
+        self.versions.iter().find(|v| v.version == version).map_or(&self.spec, |v| &v.spec)
+    }
+}
+
+/// A slot: one wanted copy and everything that may run for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SlotRecord {
+    /// Claims not yet ended, oldest first. At most one if the service is exclusive, but for one that
+    /// became exclusive while it had more.
+    pub claims: Vec<Claim>,
+    /// The claim that ended last, with what proved it.
+    pub last_ended: Option<EndedClaim>,
+    /// The revision that last changed this record.
+    pub changed: Revision,
+}
+
+/// A node's right to run one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Made by its grant.
+    pub token: Token,
+    /// Whose.
+    pub node: NodeId,
+    /// That node's disk.
+    pub raft_id: RaftId,
+    /// In which of its boots.
+    pub boot: BootId,
+    /// In which of its lease epochs it was granted or adopted.
+    pub lease_epoch: LeaseEpoch,
+    /// Of which deployment.
+    pub version: Version,
+    /// When, for people.
+    pub granted_at: WallMs,
+    /// Why there.
+    pub because: String,
+    /// The operation that made it, if one did: its state comes from that one's staging folder.
+    pub operation: Option<OperationId>,
+    /// Told to stop?
+    pub stop: Option<StopOrder>,
+    /// For evidence by the stricter: the longest grace and the least tame isolation the node may still
+    /// act by.
+    pub grace: Millis,
+    /// Critical under any terms the node may still act by?
+    pub critical: bool,
+}
+
+/// An order to end a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopOrder {
+    /// The stop's own token, higher than the claim's.
+    pub token: Token,
+    /// For people.
+    pub because: String,
+}
+
+/// A claim that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedClaim {
+    /// Its token.
+    pub token: Token,
+    /// Whose it was.
+    pub node: NodeId,
+    /// What proved its end.
+    pub evidence: Evidence,
+    /// When in the log.
+    pub revision: Revision,
+}
+
+/// A long work, journalled: it survives a leader change at any point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// What it does.
+    pub kind: OperationKind,
+    /// Raised by each advance, so that no step is ever taken twice.
+    pub step: u32,
+    /// Who asked.
+    pub by: String,
+    /// For people.
+    pub reason: String,
+    /// When, for people.
+    pub begun_at: WallMs,
+    /// Asked to stop and undo?
+    pub cancelling: bool,
+    /// How it ended, when it did.
+    pub ended: Option<OperationEnd>,
+    /// What happened, in order, bounded.
+    pub history: Vec<OperationNote>,
+    /// The revision that last changed this record.
+    pub changed: Revision,
+}
+
+/// One line of an operation's history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationNote {
+    /// When, for people.
+    pub at: WallMs,
+    /// What was done.
+    pub step: OperationStep,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationEnd {
+    /// When, for people.
+    pub at: WallMs,
+    /// Which way.
+    pub result: OperationResult,
+}
+
+/// Which way an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationResult {
+    /// As asked.
+    Done,
+    /// Undone, with the reason.
+    RolledBack(String),
+    /// Not done, nothing left half-way.
+    Failed(String),
+    /// Cancelled by an operator.
+    Cancelled,
+    /// Not needed any more, such as fencing a node that answered again.
+    Released(String),
+}
+
+/// Kinds of operation with their own progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationKind {
+    /// Empties a node.
+    Drain(DrainRecord),
+    /// Moves a slot.
+    Migration(MigrationRecord),
+    /// Replaces a service's copies by a newer version's. Done when no older claim is left.
+    Rollout(RolloutRecord),
+    /// Proves a node off.
+    Fence(FenceRecord),
+}
+
+/// A drain. Its moves are migrations that name it as their parent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRecord {
+    /// Which node.
+    pub node: NodeId,
+    /// Moves at a time.
+    pub max_in_flight: u32,
+    /// Claims it had at the beginning.
+    pub total: u32,
+    /// Was it cordoned already? Then undo leaves it so.
+    pub was_cordoned: bool,
+}
+
+/// A migration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationRecord {
+    /// Which slot.
+    pub slot: SlotId,
+    /// From where.
+    pub source: NodeId,
+    /// The claim it moves.
+    pub source_token: Token,
+    /// Asked for by name?
+    pub wanted_target: Option<NodeId>,
+    /// To where, once chosen.
+    pub target: Option<NodeId>,
+    /// The drain it belongs to.
+    pub parent: Option<OperationId>,
+    /// How far it is.
+    pub phase: MigrationPhase,
+    /// Passes of copying that are complete.
+    pub passes: u32,
+    /// Bytes of all complete passes.
+    pub bytes: u64,
+    /// The claim at the target, once granted; after a roll-back, that at the source.
+    pub granted: Option<Token>,
+    /// Why it is rolled back, once it is.
+    pub rollback: Option<String>,
+}
+
+/// Phases of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MigrationPhase {
+    /// Asked for; a target is looked for.
+    Planned,
+    /// A target is chosen.
+    Preparing,
+    /// State is copied while the source still runs.
+    Copying,
+    /// The source is told to stop; then the rest is copied and the target granted.
+    Switchover,
+    /// The new copy's health is watched.
+    Verifying,
+    /// Done.
+    Done,
+    /// Being given back to the source.
+    RollingBack,
+    /// Given back.
+    RolledBack,
+}
+
+impl MigrationPhase {
+    /// Its name for people and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            MigrationPhase::Planned => "planned",
+            MigrationPhase::Preparing => "preparing",
+            MigrationPhase::Copying => "copying",
+            MigrationPhase::Switchover => "switchover",
+            MigrationPhase::Verifying => "verifying",
+            MigrationPhase::Done => "done",
+            MigrationPhase::RollingBack => "rolling back",
+            MigrationPhase::RolledBack => "rolled back",
+        }
+    }
+}
+
+/// A rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutRecord {
+    /// Of which service.
+    pub service: ServiceName,
+    /// To which version.
+    pub version: Version,
+    /// Claims to replace at the beginning.
+    pub total: u32,
+}
+
+/// A fencing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceRecord {
+    /// Whom.
+    pub node: NodeId,
+    /// Judged in this lease epoch: a rejoin ends it.
+    pub lease_epoch: LeaseEpoch,
+    /// How far it is.
+    pub phase: FencePhase,
+    /// Who does the current attempt.
+    pub by_node: Option<NodeId>,
+    /// Counted over all levels; 0 before the first.
+    pub attempt: u32,
+    /// The current level.
+    pub level: u32,
+    /// The current method of the level.
+    pub method: u32,
+    /// What was last said.
+    pub output: String,
+}
+
+/// Phases of a fencing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FencePhase {
+    /// Asked for.
+    Requested,
+    /// A method is at it.
+    Running,
+    /// Read back as off.
+    Proven,
+    /// Nothing proved it.
+    Failed,
+    /// Not needed any more.
+    Released,
+}
+
+/// A key of the key-value store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvRecord {
+    /// Its value.
+    pub value: Vec<u8>,
+    /// The revision that made it.
+    pub created: Revision,
+    /// The revision that last changed it.
+    pub modified: Revision,
+    /// Changes since it was made, from 1.
+    pub version: u64,
+    /// Gone this long after `modified` unless put again.
+    pub ttl: Option<Millis>,
+}
+
+/// What a client was last answered, so that its retries are answered alike.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClientRecord {
+    /// Answers by request number, bounded to the newest.
+    pub answers: BTreeMap<u64, super::Answer>,
+    /// The revision of its newest request; the clients longest silent are forgotten first.
+    pub last: Revision,
+}
