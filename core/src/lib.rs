@@ -5,10 +5,11 @@
 //!     State + Observed -> VIEW -> draw            key -> Action -> COMMAND
 //! ```
 //!
-//! Reading order: [`ids`] and [`units`] name things; [`spec`] is what an operator asks for; [`lease`] is
-//! a node's right to run it; [`observation`] and [`effect`] are what comes from and goes to the world.
+//! Reading order: [`ids`] and [`units`] name things; [`document`] reads what people write; [`spec`] is
+//! what an operator asks for; [`lease`] is a node's right to run it; [`observation`] and [`effect`] are what comes from and goes to the world.
 
 pub mod command;
+pub mod document;
 pub mod effect;
 pub mod event;
 pub mod ids;
