@@ -25,6 +25,11 @@ impl Faults {
         }
     }
 
+    /// Is nothing wrong so far?
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     /// Everything noted, in the order of the lines.
     pub fn into_sorted(self) -> Vec<DocumentError> {
         let mut faults = self.0.into_inner();
@@ -77,6 +82,11 @@ impl<'a> Field<'a> {
         self.node.value == Value::Null
     }
 
+    /// Is it one text, rather than a list or mapping?
+    pub fn is_scalar(&self) -> bool {
+        matches!(self.node.value, Value::Scalar { .. })
+    }
+
     /// Notes that this value is wrong.
     pub fn fail<T>(&self, message: impl Into<String>, remedy: impl Into<String>) -> Option<T> {
         self.fail_at(self.node.place, self.path.clone(), message.into(), remedy.into());
@@ -108,6 +118,11 @@ impl<'a> Field<'a> {
             return self.fail(message, "shorten it");
         }
         Some(text.clone())
+    }
+
+    /// A text; a key without a value is the empty one.
+    pub fn text_or_empty(&self, max_bytes: usize) -> Option<String> {
+        if self.is_null() { Some(String::new()) } else { self.text(max_bytes) }
     }
 
     /// A text that must be made into something else.

@@ -109,9 +109,9 @@ pub fn parse(text: &str, faults: &Faults) -> Vec<Node> {
 }
 
 fn remedy_for(text: &str, line: u32) -> &'static str {
-    let line = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default();
-    let indent = &line[..line.len() - line.trim_start().len()];
-    if indent.contains('\t') {
+    // A parser may notice a bad indentation only one line later or earlier.
+    let mut around = text.lines().skip((line as usize).saturating_sub(2)).take(3);
+    if around.any(|line| line[..line.len() - line.trim_start().len()].contains('\t')) {
         "indent with spaces, not with tabs"
     } else {
         "check the indentation, quotes and brackets here and on the line before"

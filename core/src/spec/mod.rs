@@ -1,6 +1,14 @@
 //! What an operator asks for: a service, checked and complete. Parsing from YAML or JSON is `parse`;
 //! this file holds only the result, in which every default is filled in and nothing is left to guess.
 
+mod health;
+mod outline;
+mod parse;
+mod process;
+#[cfg(test)]
+mod tests;
+mod words;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -8,6 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::ServiceName;
 use crate::units::{CpuMillis, MemoryMib, Millis};
+
+pub use crate::document::{DocumentError as SpecError, DocumentErrors as SpecErrors, decode};
+pub use outline::{FieldChange, diff};
+pub use parse::{EXECUTORS, MAX_REPLICAS, SpecDefaults, parse, parse_one};
+pub use words::signal_name;
 
 /// What a cut-off node does with an instance, and who yields to whom for room.
 /// Orders from the least to the most important.

@@ -1,0 +1,103 @@
+//! Reads what a native process needs: command, environment, account, limits.
+
+use std::collections::BTreeMap;
+
+use crate::document::{Field, Fields};
+use crate::units::{CpuMillis, MemoryMib};
+
+use super::ProcessWorkload;
+use super::parse::{MAX_CPU_MILLIS, MAX_MEMORY_MIB};
+use super::words::environment_name;
+
+const MAX_ARGUMENTS: usize = 256;
+const MAX_BYTES: usize = 64 * 1024;
+const MAX_PATH_BYTES: usize = 4_096;
+
+pub(super) fn process(map: &Fields<'_>) -> Option<ProcessWorkload> {
+    let keys = ["command", "environment", "working_dir", "user", "cpu_limit", "memory_limit", "pids_limit"];
+    let Some(field) = map.get("spec") else {
+        return map.missing("spec", "write spec: {command: [program, argument]}");
+    };
+    let map = field.fields(&keys)?;
+    let command = match map.get("command") {
+        Some(field) => command(&field),
+        None => map.missing("command", "write command: [program, argument]"),
+    };
+    let environment = map.get("environment").map_or(Some(BTreeMap::new()), |field| environment(&field));
+    let working_dir = optional(map.get("working_dir"), |field| {
+        let text = field.text(MAX_PATH_BYTES)?;
+        if text.is_empty() {
+            field.fail("the path is empty", "name a folder or remove the key")
+        } else {
+            Some(text)
+        }
+    });
+    let user = optional(map.get("user"), |field| {
+        let text = field.text(64)?;
+        let good = |c: char| c.is_ascii_alphanumeric() || "_-.$".contains(c);
+        if text.is_empty() || text.starts_with('-') || !text.chars().all(good) {
+            return field
+                .fail(format!("{text:?} is not an account"), "name an account of the node or its number");
+        }
+        Some(text)
+    });
+    let cpu_limit =
+        optional(map.get("cpu_limit"), |field| field.thousandths(1..=MAX_CPU_MILLIS).map(CpuMillis));
+    let memory_limit =
+        optional(map.get("memory_limit"), |field| field.whole(1..=MAX_MEMORY_MIB).map(MemoryMib));
+    let pids_limit = optional(map.get("pids_limit"), |field| {
+        field.whole(1..=4_194_304).and_then(|number| u32::try_from(number).ok())
+    });
+    Some(ProcessWorkload {
+        command: command?,
+        environment: environment?,
+        working_dir: working_dir?,
+        user: user?,
+        cpu_limit: cpu_limit?,
+        memory_limit: memory_limit?,
+        pids_limit: pids_limit?,
+    })
+}
+
+/// Absent is fine; present must be good.
+fn optional<'a, T>(field: Option<Field<'a>>, read: impl FnOnce(Field<'a>) -> Option<T>) -> Option<Option<T>> {
+    match field {
+        None => Some(None),
+        Some(field) => read(field).map(Some),
+    }
+}
+
+pub(super) fn command(field: &Field<'_>) -> Option<Vec<String>> {
+    let remedy = "write it as a list: [program, argument]; for a shell [sh, -c, \"...\"]";
+    if field.is_scalar() {
+        return field.fail("a command is a list, never one text for a shell", remedy);
+    }
+    let command = field.texts(MAX_ARGUMENTS, MAX_BYTES)?;
+    match command.first() {
+        Some(program) if !program.is_empty() => Some(command),
+        _ => field.fail("the command names no program", remedy),
+    }
+}
+
+fn environment(field: &Field<'_>) -> Option<BTreeMap<String, String>> {
+    let mut environment = BTreeMap::new();
+    let (mut bytes, mut good) = (0, true);
+    for (key, value) in field.pairs(1_024)? {
+        if let Err(message) = environment_name(key) {
+            value.fail::<()>(message, "rename it");
+            good = false;
+        }
+        match value.text_or_empty(MAX_BYTES) {
+            Some(text) => {
+                bytes += key.len() + text.len();
+                environment.insert(key.to_owned(), text);
+            }
+            None => good = false,
+        }
+    }
+    if bytes > MAX_BYTES {
+        return field
+            .fail(format!("the environment has {bytes} bytes; at most {MAX_BYTES} are taken"), "shorten it");
+    }
+    good.then_some(environment)
+}
