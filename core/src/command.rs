@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::effect::FenceMethod;
+use crate::evidence::Evidence;
 use crate::ids::{
     BootId, ClusterId, DiskId, Endpoint, LeaseEpoch, MachineId, NodeId, OperationId, RequestId, Revision,
     ServiceName, SlotId, Token, Version,
 };
 use crate::observation::ExecutorFact;
+use crate::settings::{ClusterSettings, SettingChange};
 use crate::spec::{Resources, ServiceSpec};
-use crate::state::{ClusterSettings, Evidence, SettingChange};
 use crate::units::{Millis, WallMs};
 
 /// One command with who asks for it. The unit that is proposed, remembered and answered.

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::Evidence;
 use crate::ids::{NodeId, OperationId, Revision, ServiceName, SlotId, Token, Version};
-use crate::state::Evidence;
 use crate::units::WallMs;
 
 /// An event with its place in the log.

@@ -1,9 +1,7 @@
 //! What the cluster agrees on. [`State`] is changed by [`State::apply`] alone, on every node alike, in log
 //! order; everything else reads it. Knows no clock, no node of its own and nothing observed.
 
-mod evidence;
 mod records;
-mod settings;
 mod table;
 
 use std::collections::BTreeMap;
@@ -11,13 +9,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use evidence::{Evidence, NodeProof};
+pub use crate::evidence::{Evidence, NodeProof};
+pub use crate::settings::{ClusterSettings, RaftTiming, SettingChange, SettingsError, TimingProfile};
 pub use records::{
     Claim, ClientRecord, DrainRecord, EndedClaim, FencePhase, FenceRecord, KvRecord, MigrationPhase,
     MigrationRecord, NodeRecord, NodeStanding, Operation, OperationEnd, OperationKind, OperationNote,
     OperationResult, RolloutRecord, ServiceRecord, SlotRecord, StopOrder, VersionRecord,
 };
-pub use settings::{ClusterSettings, RaftTiming, SettingChange, SettingsError, TimingProfile};
 pub use table::Table;
 
 use crate::event::EventRecord;

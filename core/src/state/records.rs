@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Evidence, NodeProof};
 use crate::command::{NodeFacts, OperationStep};
+use crate::evidence::{Evidence, NodeProof};
 use crate::ids::{
     BootId, DiskId, LeaseEpoch, MachineId, NodeId, OperationId, RaftId, Revision, ServiceName, SlotId, Token,
     Version,
