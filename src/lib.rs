@@ -1,1 +1,4 @@
-//! Quorate
+//! Quorate's shell: the only place with IO. Adapters carry values between the world and the decisions of
+//! `quorate-core`; they never import one another.
+
+pub mod api;

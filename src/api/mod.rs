@@ -1,0 +1,3 @@
+//! The public gRPC API.
+
+pub mod proto;
