@@ -2,3 +2,4 @@
 //! `quorate-core`; they never import one another.
 
 pub mod api;
+pub mod ports;

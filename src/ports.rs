@@ -1,0 +1,5 @@
+//! The few traits that parts of the shell are handed instead of knowing one another.
+
+mod node;
+
+pub use node::{NodePort, RaftMember, RaftView, SubmitError};

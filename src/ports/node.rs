@@ -1,0 +1,128 @@
+//! What a running node offers to those in front of it (API, command line, cockpit). Does not know how
+//! it is reached nor what carries it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use quorate_core::command::Proposal;
+use quorate_core::ids::{Endpoint, NodeId, RaftId, RequestId, Revision};
+use quorate_core::state::{Answer, State};
+use quorate_core::view::ClusterView;
+use tokio::sync::watch;
+
+/// Why a write or a linearizable read has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// No leader with a quorum is known; nothing was appended.
+    #[error("no quorum: {why}; nothing was changed, try again once a majority of voters is back")]
+    NoQuorum {
+        /// What is known, such as `1 of 3 voters heard from n2`.
+        why: String,
+    },
+    /// It may have been appended; a retry by the same request id is answered alike.
+    #[error("outcome unknown: {why}; ask again with the same request id")]
+    Unknown {
+        /// What happened.
+        why: String,
+        /// To ask with.
+        request: Option<RequestId>,
+    },
+    /// It is larger than one log entry may be.
+    #[error("the command is larger than {limit} bytes; split it")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// This node is shutting down.
+    #[error("this node is stopping; ask another")]
+    Stopping,
+    /// It cannot be asked for as things stand; nothing was appended.
+    #[error("{because}; {remedy}")]
+    Refused {
+        /// Why.
+        because: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+/// Raft as this node sees it, for `raft status`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RaftView {
+    /// `leader`, `follower`, `candidate`, `learner` or `stopped`.
+    pub role: String,
+    /// Its term.
+    pub term: u64,
+    /// Whom it takes for the leader.
+    pub leader: Option<RaftId>,
+    /// The last entry of its log.
+    pub last_log: u64,
+    /// The last entry known to be committed.
+    pub committed: u64,
+    /// The last entry applied.
+    pub applied: u64,
+    /// The last entry covered by a snapshot.
+    pub snapshot: u64,
+    /// As leader: how long ago a quorum last acknowledged it.
+    pub quorum_ack_age_ms: Option<u64>,
+    /// Voters and learners.
+    pub members: Vec<RaftMember>,
+}
+
+/// One member of Raft.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaftMember {
+    /// Its number.
+    pub raft_id: RaftId,
+    /// Its name, if State knows it.
+    pub node: Option<NodeId>,
+    /// Does it vote?
+    pub voter: bool,
+    /// As leader: entries it still lacks.
+    pub lag: Option<u64>,
+    /// Where it is reached.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A running node. Every method may be called from any runtime.
+pub trait NodePort: Send + Sync + 'static {
+    /// Its name.
+    fn me(&self) -> &NodeId;
+
+    /// Proposes a command through whoever leads, and waits for its answer for at most `within`.
+    /// Refused within a second with `NoQuorum` when no leader with a quorum can be found.
+    fn submit(&self, proposal: Proposal, within: Duration) -> BoxFuture<'_, Result<Answer, SubmitError>>;
+
+    /// State, after a quorum round that began after this call: no acknowledged write is missing in it.
+    fn linearizable(&self, within: Duration) -> BoxFuture<'_, Result<Arc<State>, SubmitError>>;
+
+    /// State as applied here, which may be behind.
+    fn state(&self) -> Arc<State>;
+
+    /// Every new State, latest wins.
+    fn states(&self) -> watch::Receiver<Arc<State>>;
+
+    /// Every new view, latest wins, at most some ten a second. Made only while somebody holds a receiver.
+    fn views(&self) -> watch::Receiver<Arc<ClusterView>>;
+
+    /// How old the newest word of the leader is here: the age of what [`NodePort::state`] says.
+    fn staleness_ms(&self) -> u64;
+
+    /// The revision applied here.
+    fn revision(&self) -> Revision {
+        self.state().revision
+    }
+
+    /// Raft as seen from here.
+    fn raft(&self) -> RaftView;
+
+    /// Hands leadership to another voter; done when that one leads.
+    fn transfer_leader(&self, to: NodeId) -> BoxFuture<'_, Result<(), SubmitError>>;
+
+    /// What a new node joins with: cluster id, secret and addresses.
+    fn join_token(&self) -> String;
+
+    /// The cluster's secret, which every call must carry.
+    fn secret(&self) -> &str;
+}
