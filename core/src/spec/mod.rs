@@ -20,6 +20,7 @@ use crate::units::{CpuMillis, MemoryMib, Millis};
 pub use crate::document::{DocumentError as SpecError, DocumentErrors as SpecErrors, decode};
 pub use outline::{FieldChange, diff};
 pub use parse::{EXECUTORS, MAX_REPLICAS, SpecDefaults, parse, parse_one};
+pub(crate) use words::PRIORITIES;
 pub use words::signal_name;
 
 /// What a cut-off node does with an instance, and who yields to whom for room.

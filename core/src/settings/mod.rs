@@ -1,6 +1,8 @@
 //! Cluster-wide settings: seeded by the bootstrapping node's file, afterwards changed only by commands.
 //! Validation refuses timings under which a lease could outlive the wait for its silence.
 
+mod named;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::lease::LeaseTerms;
 use crate::spec::Priority;
 use crate::units::Millis;
+
+pub use named::NAMES;
 
 /// The settings in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
