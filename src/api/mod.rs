@@ -1,3 +1,4 @@
 //! The public gRPC API.
 
+pub mod error;
 pub mod proto;

@@ -1,5 +1,6 @@
 //! What people see of it all, as plain data.
 
+pub mod items;
 mod model;
 
 pub use model::{
