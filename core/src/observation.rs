@@ -323,6 +323,8 @@ pub struct Observed {
     pub now: BootMs,
     /// The newest report of every node heard.
     pub nodes: OrdMap<NodeId, Heard>,
+    /// When the observer first saw each node in State: a node just admitted was not silent before.
+    pub known_since: OrdMap<NodeId, BootMs>,
     /// Raft as this node sees it.
     pub raft: RaftObserved,
 }
@@ -371,7 +373,8 @@ pub struct Heard {
 pub struct RaftObserved {
     /// Does this node lead, as far as it knows?
     pub leading: bool,
-    /// Since when it leads, on its own clock: every wait for silence counts from here at the earliest.
+    /// Since when it leads, on its own clock, or since it last noticed that it had not been running for
+    /// longer than a heartbeat: every wait for silence counts from here at the earliest.
     pub leading_since: Option<BootMs>,
     /// Whom it takes for the leader.
     pub leader: Option<NodeId>,

@@ -354,6 +354,8 @@ pub struct FenceRecord {
     pub node: NodeId,
     /// Judged in this lease epoch: a rejoin ends it.
     pub lease_epoch: LeaseEpoch,
+    /// An operator asked for it: that the target is heard does not call it off.
+    pub forced: bool,
     /// How far it is.
     pub phase: FencePhase,
     /// Who does the current attempt.
