@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Reading order: [`ids`] and [`units`] name things; [`document`] reads what people write; [`spec`] is
-//! what an operator asks for; [`lease`] is a node's right to run it; [`observation`] and [`effect`] are what comes from and goes to the world.
+//! what an operator asks for; [`lease`] is a node's right to run it; [`observation`] and [`effect`] are what comes from and goes to the world;
+//! [`state`] is what the cluster agrees on; [`reconcile`] makes one node follow it.
 
 pub mod command;
 pub mod document;
@@ -16,6 +17,7 @@ pub mod evidence;
 pub mod ids;
 pub mod lease;
 pub mod observation;
+pub mod reconcile;
 pub mod settings;
 pub mod spec;
 pub mod state;

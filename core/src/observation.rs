@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     BootId, InstanceId, LeaseEpoch, NodeId, OperationId, RaftId, Revision, Segment, SlotId, Token,
 };
-use crate::spec::ExecutorKind;
+use crate::spec::{ExecutorKind, RestartPolicy, RestartWhen};
 use crate::units::{BootMs, CpuMillis, MemoryMib, Millis, WallMs};
 
 /// Everything one node tells of itself with a heartbeat.
@@ -81,6 +81,8 @@ pub struct InstanceReport {
     pub started_at: WallMs,
     /// How long it has been running or, if it ended, how long ago it ended.
     pub since: Millis,
+    /// How long the run before the last exit lasted; the restart back-off starts anew after a long one.
+    pub ran: Millis,
     /// Restarts in place under this token.
     pub restarts: u32,
     /// What its health check says.
@@ -158,6 +160,40 @@ pub enum ExitKind {
     Unhealthy,
     /// It was gone when the guard came back; how is unknown.
     Lost,
+}
+
+impl ExitReason {
+    /// Does the policy have the instance started again in place after this end?
+    /// An end that its own host brought about says nothing about the workload, so it always does.
+    pub fn restarts(&self, when: RestartWhen) -> bool {
+        let failed = match self.kind {
+            ExitKind::Stopped | ExitKind::Killed | ExitKind::LeaseExpired => return true,
+            ExitKind::Completed => false,
+            ExitKind::Failed
+            | ExitKind::Signaled
+            | ExitKind::OutOfMemory
+            | ExitKind::Unhealthy
+            | ExitKind::Lost => true,
+        };
+        match when {
+            RestartWhen::Always => true,
+            RestartWhen::OnFailure => failed,
+            RestartWhen::Never => false,
+        }
+    }
+
+    /// The wait before a start in place that follows this end.
+    pub fn backoff(&self, policy: &RestartPolicy, restarts: u32, ran: Millis) -> Millis {
+        match self.kind {
+            ExitKind::Stopped | ExitKind::Killed | ExitKind::LeaseExpired => Millis(0),
+            ExitKind::Completed
+            | ExitKind::Failed
+            | ExitKind::Signaled
+            | ExitKind::OutOfMemory
+            | ExitKind::Unhealthy
+            | ExitKind::Lost => policy.backoff(restarts, ran),
+        }
+    }
 }
 
 /// What a health check says.

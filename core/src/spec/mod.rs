@@ -268,7 +268,21 @@ pub struct RestartPolicy {
     pub backoff_max: Millis,
 }
 
+impl RestartPolicy {
+    /// The wait before a start that follows `restarts` earlier ones, the last run having lasted `ran`:
+    /// doubled each time, from `backoff_min` again after a run of at least `backoff_max`.
+    pub fn backoff(&self, restarts: u32, ran: Millis) -> Millis {
+        let doublings = if ran >= self.backoff_max { 0 } else { restarts.min(32) };
+        Millis(self.backoff_min.0.saturating_mul(1 << doublings).min(self.backoff_max.0))
+    }
+}
+
 impl ServiceSpec {
+    /// Does an instance go on where its node has no lease?
+    pub fn runs_without_lease(&self) -> bool {
+        self.priority == Priority::Critical || self.keep_on_isolation
+    }
+
     /// The time its stop may take after the lease expired: none for low, which is killed at once.
     pub fn isolation_grace(&self) -> Millis {
         if self.priority == Priority::Low { Millis(0) } else { self.stop.grace }
