@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use crate::effect::{Effect, Isolation, StartInstance, StopInstance};
 use crate::ids::{InstanceId, OperationId, SlotId, Token};
 use crate::lease::Lease;
-use crate::observation::{ExitKind, ExitReason, Health, InstancePhase, InstanceReport, NodeReport, SlotReport};
+use crate::observation::{
+    ExitKind, ExitReason, Health, InstancePhase, InstanceReport, NodeReport, SlotReport,
+};
 use crate::spec::ServiceSpec;
 use crate::state::{Claim, MigrationPhase, OperationKind, ServiceRecord, State};
 use crate::units::{BootMs, Millis};
@@ -137,7 +139,8 @@ impl Here<'_> {
         let restart = match self.instance() {
             Some(instance) if instance.id.token == claim.token => {
                 let crashed = may_run_again(instance, spec)?;
-                if !self.lease_covers(claim) && !(crashed && spec.runs_without_lease()) {
+                let in_place = crashed && spec.runs_without_lease();
+                if !in_place && !self.lease_covers(claim) {
                     return None;
                 }
                 instance.restarts.saturating_add(1)
