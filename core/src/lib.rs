@@ -10,6 +10,7 @@
 //! [`state`] is what the cluster agrees on; [`reconcile`] makes one node follow it.
 
 pub mod command;
+pub mod config;
 pub mod document;
 pub mod effect;
 pub mod event;

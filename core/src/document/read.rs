@@ -87,6 +87,11 @@ impl<'a> Field<'a> {
         matches!(self.node.value, Value::Scalar { .. })
     }
 
+    /// Is it a list?
+    pub fn is_list(&self) -> bool {
+        matches!(self.node.value, Value::List(_))
+    }
+
     /// Notes that this value is wrong.
     pub fn fail<T>(&self, message: impl Into<String>, remedy: impl Into<String>) -> Option<T> {
         self.fail_at(self.node.place, self.path.clone(), message.into(), remedy.into());

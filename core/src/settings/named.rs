@@ -78,7 +78,8 @@ impl ClusterSettings {
         Ok(new)
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<(), SettingsError> {
+    /// Changes one setting without checking the whole.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), SettingsError> {
         match name {
             "timing.profile" => {
                 let (terms, raft) = word(name, value, &TimingProfile::ALL)?.timings();
