@@ -229,6 +229,7 @@ pub enum Command {
         /// Gone this long after the put unless put again.
         ttl: Option<Millis>,
         /// Refused unless the key was last changed at this revision; 0 means it must not exist.
+        /// Puts that share a revision count as one change: the last of them wins.
         if_revision: Option<Revision>,
     },
     /// Key-value: removes a key, or all in a range.
@@ -285,6 +286,8 @@ pub struct NodeFacts {
     pub armed: bool,
     /// Does silence count as evidence here?
     pub silence_counts: bool,
+    /// The number of the lease terms that its guard holds; 0 before its first lease.
+    pub terms: u64,
     /// The release it runs.
     pub release: String,
 }

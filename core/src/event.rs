@@ -7,6 +7,20 @@ use crate::evidence::Evidence;
 use crate::ids::{NodeId, OperationId, Revision, ServiceName, SlotId, Token, Version};
 use crate::units::WallMs;
 
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Worth knowing.
+    Notice,
+    /// Something waits or is less safe than it should be.
+    Warning,
+    /// Something wanted does not run, or could not decide.
+    Critical,
+}
+
 /// An event with its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {

@@ -57,6 +57,8 @@ pub struct ClusterRecord {
     pub epoch: Epoch,
     /// Settings in force.
     pub settings: ClusterSettings,
+    /// The revision that last changed them.
+    pub settings_changed: Revision,
     /// The next number for a node.
     pub next_raft_id: u64,
     /// The next number for an operation.

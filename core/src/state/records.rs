@@ -12,6 +12,7 @@ use crate::ids::{
     BootId, DiskId, LeaseEpoch, MachineId, NodeId, OperationId, RaftId, Revision, ServiceName, SlotId, Token,
     Version,
 };
+use crate::lease::LeaseTerms;
 use crate::spec::ServiceSpec;
 use crate::units::{Millis, WallMs};
 
@@ -40,6 +41,8 @@ pub struct NodeRecord {
     pub weight: u32,
     /// What it says of itself.
     pub facts: NodeFacts,
+    /// The longest terms it may still hold a lease by: evidence from silence waits by these.
+    pub held: LeaseTerms,
     /// When it was admitted, for people.
     pub admitted_at: WallMs,
     /// The revision that last changed this record.
@@ -88,6 +91,8 @@ pub struct ServiceRecord {
     pub version: Version,
     /// Settled at the first deploy.
     pub exclusive: bool,
+    /// The revision since which it is exclusive; 0 while it is not. Claims made before may be several.
+    pub exclusive_since: Revision,
     /// Kept with nothing running.
     pub stopped: bool,
     /// Forgotten once its claims ended.
@@ -146,6 +151,8 @@ pub struct Claim {
     pub node: NodeId,
     /// That node's disk.
     pub raft_id: RaftId,
+    /// That node's host.
+    pub machine: MachineId,
     /// In which of its boots.
     pub boot: BootId,
     /// In which of its lease epochs it was granted or adopted.
@@ -364,7 +371,7 @@ pub struct FenceRecord {
     pub attempt: u32,
     /// The current level.
     pub level: u32,
-    /// The current method of the level.
+    /// The current method of the level; with no attempt under way, the one to do next.
     pub method: u32,
     /// What was last said.
     pub output: String,

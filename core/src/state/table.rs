@@ -2,6 +2,7 @@
 //! hash of State costs what changed.
 
 use std::ops::RangeBounds;
+use std::sync::Arc;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -10,8 +11,16 @@ use xxhash_rust::xxh3::xxh3_64;
 /// An ordered map with the sum of its records' hashes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table<K: Ord + Clone, V: Clone> {
-    map: OrdMap<K, V>,
+    map: OrdMap<K, Arc<Row<V>>>,
     sum: u64,
+}
+
+/// A record with its hash. Shared between copies of a table, so that changing one record never copies
+/// its neighbours, however large.
+#[derive(Debug, Clone, PartialEq)]
+struct Row<V> {
+    hash: u64,
+    value: V,
 }
 
 /// The hash of one value by its encoding.
@@ -28,7 +37,7 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
 
     /// The record of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.map.get(key)
+        self.map.get(key).map(|row| &row.value)
     }
 
     /// Is there a record?
@@ -38,38 +47,41 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
 
     /// Sets a record.
     pub fn insert(&mut self, key: K, value: V) {
-        self.forget(&key);
-        self.sum = self.sum.wrapping_add(hash_of(&(&key, &value)));
-        self.map.insert(key, value);
+        let hash = hash_of(&(&key, &value));
+        let old = self.map.insert(key, Arc::new(Row { hash, value }));
+        self.sum = self.sum.wrapping_add(hash).wrapping_sub(old.map_or(0, |row| row.hash));
     }
 
     /// Removes a record.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        self.forget(key);
-        self.map.remove(key)
+        let row = self.map.remove(key)?;
+        self.sum = self.sum.wrapping_sub(row.hash);
+        Some(Arc::try_unwrap(row).map_or_else(|shared| shared.value.clone(), |row| row.value))
     }
 
     /// Changes a record in place, if there is one.
     pub fn update<R>(&mut self, key: &K, change: impl FnOnce(&mut V) -> R) -> Option<R> {
-        let mut value = self.map.get(key)?.clone();
-        let result = change(&mut value);
-        self.insert(key.clone(), value);
+        let row = Arc::make_mut(self.map.get_mut(key)?);
+        let result = change(&mut row.value);
+        let hash = hash_of(&(key, &row.value));
+        self.sum = self.sum.wrapping_add(hash).wrapping_sub(row.hash);
+        row.hash = hash;
         Some(result)
     }
 
     /// All records in the order of their keys.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
-        self.map.iter()
+        self.map.iter().map(|(key, row)| (key, &row.value))
     }
 
     /// All records within a range of keys.
     pub fn range<R: RangeBounds<K>>(&self, range: R) -> impl DoubleEndedIterator<Item = (&K, &V)> {
-        self.map.range(range)
+        self.map.range(range).map(|(key, row)| (key, &row.value))
     }
 
     /// All records in the order of their keys.
     pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> {
-        self.map.iter().map(|(_, value)| value)
+        self.map.iter().map(|(_, row)| &row.value)
     }
 
     /// All keys in order.
@@ -91,12 +103,6 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
     pub fn hash(&self) -> u64 {
         self.sum
     }
-
-    fn forget(&mut self, key: &K) {
-        if let Some(old) = self.map.get(key) {
-            self.sum = self.sum.wrapping_sub(hash_of(&(key, old)));
-        }
-    }
 }
 
 impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Default for Table<K, V> {
@@ -117,7 +123,7 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> FromIterator<(K, V)> for 
 
 impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Serialize for Table<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.map.serialize(serializer)
+        serializer.collect_map(self.iter())
     }
 }
 

@@ -3,9 +3,10 @@
 pub mod items;
 mod model;
 
+pub use crate::event::Level;
 pub use model::{
     BlockedView, ClusterKind, ClusterSummary, ClusterView, Countdown, EventView, EvidenceView, ExitView,
-    InstanceState, InstanceView, Level, LinkRow, LinkVerdict, LinksView, NextView, NodeResources, NodeState,
+    InstanceState, InstanceView, LinkRow, LinkVerdict, LinksView, NextView, NodeResources, NodeState,
     NodeView, OperationKindView, OperationView, Replicas, ServiceView, Standing, Verdict, VersionView,
     WaitingView, Why,
 };

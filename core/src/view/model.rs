@@ -7,6 +7,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use crate::event::Level;
 use crate::ids::{
     BootId, ClusterId, Endpoint, Epoch, InstanceId, LeaseEpoch, NodeId, OperationId, RaftId, Revision,
     ServiceName, SlotId, Version,
@@ -98,20 +99,6 @@ pub struct Standing {
     pub data_age_ms: u64,
     /// All of it in words, such as `3 of 3 voters heard, quorum, 1 spare`.
     pub sentence: String,
-}
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// Worth knowing.
-    Notice,
-    /// Something waits or is less safe than it should be.
-    Warning,
-    /// Something wanted does not run, or could not decide.
-    Critical,
 }
 
 /// One word and one sentence.
