@@ -18,7 +18,7 @@ use crate::observation::{
 use crate::spec::{Resources, ServiceSpec, SpecDefaults, parse_one};
 use crate::state::{
     Claim, EndedClaim, Evidence, MigrationPhase, MigrationRecord, NodeRecord, NodeStanding, Operation,
-    OperationKind, ServiceRecord, SlotRecord, State, StopOrder, VersionRecord,
+    OperationKind, ServiceRecord, SlotRecord, State, StopOrder, TimingProfile, VersionRecord,
 };
 use crate::units::{BootMs, Millis, WallMs};
 
@@ -80,6 +80,7 @@ impl Case {
             token: token(10),
             node: node("n1"),
             raft_id: RaftId(1),
+            machine: MachineId("n1".to_owned()),
             boot: BootId("boot".to_owned()),
             lease_epoch: LeaseEpoch(3),
             version: Version(1),
@@ -207,8 +208,10 @@ fn node_record(name: &str, number: u64) -> NodeRecord {
             fencing: Vec::new(),
             armed: true,
             silence_counts: true,
+            terms: 1,
             release: String::new(),
         },
+        held: TimingProfile::Default.timings().0,
         admitted_at: WallMs(0),
         changed: Revision(1),
     }
@@ -226,6 +229,7 @@ fn service_record(spec: Arc<ServiceSpec>) -> ServiceRecord {
         spec,
         version: Version(1),
         exclusive: true,
+        exclusive_since: Revision(5),
         stopped: false,
         deleting: false,
         versions: vec![version],
