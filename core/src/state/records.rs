@@ -73,6 +73,11 @@ impl NodeRecord {
         matches!(self.standing, NodeStanding::Lost { .. })
     }
 
+    /// What its lease depends on.
+    pub fn lease_standing(&self) -> crate::lease::Standing<'_> {
+        crate::lease::Standing { alive: !self.lost(), boot: &self.boot, lease_epoch: self.lease_epoch }
+    }
+
     /// What proves that it cannot act.
     pub fn proof(&self) -> Option<&NodeProof> {
         match &self.standing {

@@ -1,9 +1,15 @@
-//! A node's time-bounded right to run instances, as that node itself holds it.
-//! Does not know how leases are asked for or answered.
+//! A node's time-bounded right to run instances: the lease itself, [`LeaseHolder`] for the node that holds
+//! it and [`LeaseGranter`] for the leader that answers. Does not know how either is reached.
+
+mod granter;
+mod holder;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{LeaseEpoch, Revision};
+pub use granter::{Asked, LeaseGranter};
+pub use holder::{Beat, LeaseHolder, Renewal};
+
+use crate::ids::{BootId, LeaseEpoch, Revision};
 use crate::units::{BootMs, Millis};
 
 /// The cluster-wide numbers that a lease and the evidence against it both rest on.
@@ -34,6 +40,30 @@ pub struct Lease {
     pub terms: LeaseTerms,
     /// Set once the node noticed an expiry: only a committed rejoin with a higher epoch clears it.
     pub lost: bool,
+}
+
+/// The leader's answer to one heartbeat: the lease lasts until that was sent, plus L.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseAnswer {
+    /// Which heartbeat.
+    pub heartbeat: u64,
+    /// In which lease epoch.
+    pub lease_epoch: LeaseEpoch,
+    /// Nothing starts before this revision is applied.
+    pub revision: Revision,
+    /// The terms in force.
+    pub terms: LeaseTerms,
+}
+
+/// What State says of a node, as far as its lease goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing<'a> {
+    /// Not committed lost.
+    pub alive: bool,
+    /// The boot it was let in.
+    pub boot: &'a BootId,
+    /// Raised by each rejoin.
+    pub lease_epoch: LeaseEpoch,
 }
 
 impl Lease {
