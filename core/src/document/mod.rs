@@ -95,6 +95,16 @@ fn too_long(bytes: usize) -> DocumentError {
     }
 }
 
+/// A text as errors show it: quoted and not long.
+pub(crate) fn shown(text: &str) -> String {
+    if text.chars().count() > 40 {
+        let start: String = text.chars().take(40).collect();
+        format!("{:?}", format!("{start}..."))
+    } else {
+        format!("{text:?}")
+    }
+}
+
 fn clamp(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use crate::units::Millis;
 
 use super::tree::{Entry, Node, Place, Value};
-use super::{DocumentError, DocumentErrors, nearest};
+use super::{DocumentError, DocumentErrors, nearest, shown};
 
 /// More errors than this help nobody.
 const MAX_FAULTS: usize = 50;
@@ -288,14 +288,5 @@ impl<'a> Fields<'a> {
             if self.field.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.field.path) };
         self.field.fail_at(place, path, format!("the key {key} is missing"), remedy.to_owned());
         None
-    }
-}
-
-fn shown(text: &str) -> String {
-    if text.chars().count() > 40 {
-        let start: String = text.chars().take(40).collect();
-        format!("{:?}", format!("{start}..."))
-    } else {
-        format!("{text:?}")
     }
 }

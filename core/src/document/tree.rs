@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
 
-use super::{DocumentError, Faults, MAX_BYTES, clamp, too_long};
+use super::{DocumentError, Faults, MAX_BYTES, clamp, shown, too_long};
 
 /// Deeper nesting is nobody's intention.
 const MAX_DEPTH: usize = 24;
@@ -251,7 +251,7 @@ impl<'f> Builder<'f> {
                     let text = key_text(node)?;
                     if let Some(first) = seen.get(&text) {
                         *duplicate = true;
-                        let message = format!("the key {text:.64?} is already on line {first}");
+                        let message = format!("the key {} is already on line {first}", shown(&text));
                         self.faults.push(fault(place, message, "keep one of the two"));
                     } else {
                         seen.insert(text.clone(), place.line);
@@ -346,6 +346,8 @@ mod tests {
         let error = &errors_of("a:\n\tb: 1\n")[0];
         assert_eq!(error.line, 2);
         assert!(error.remedy.contains("tabs"), "{error}");
+        let long = "k".repeat(900);
+        assert!(errors_of(&format!("{long}: 1\n{long}: 2\n"))[0].message.len() < 100);
         assert!(errors_of("a: !ruby/object {}")[0].message.contains("tag"));
         assert!(errors_of("? [a]\n: 1")[0].message.contains("key"));
     }

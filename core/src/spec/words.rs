@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::document::shown;
 use crate::units::Millis;
 
 use super::{Constraint, Priority};
@@ -88,7 +89,7 @@ pub(super) fn environment_name(name: &str) -> Result<(), String> {
         && name.len() <= 256
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !good {
-        return Err(format!("{name:.64?} is not the name of a variable"));
+        return Err(format!("{} is not the name of a variable", shown(name)));
     }
     if name.starts_with("QUORATE_") {
         return Err(format!("{name:.64} is set by the node itself"));
