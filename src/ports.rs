@@ -2,4 +2,4 @@
 
 mod node;
 
-pub use node::{NodePort, RaftMember, RaftView, SubmitError};
+pub use node::{NodePort, Output, RaftMember, RaftView, SubmitError};

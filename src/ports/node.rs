@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
-use quorate_core::command::Proposal;
-use quorate_core::ids::{Endpoint, NodeId, RaftId, RequestId, Revision};
-use quorate_core::state::{Answer, State};
+use futures::stream::BoxStream;
+use quorate_core::command::{Command, Proposal};
+use quorate_core::ids::{ClusterId, Endpoint, NodeId, RaftId, RequestId, Revision, SlotId};
+use quorate_core::state::{Answer, Preview, State};
 use quorate_core::view::ClusterView;
 use tokio::sync::watch;
 
@@ -85,6 +87,9 @@ pub struct RaftMember {
     pub endpoints: Vec<Endpoint>,
 }
 
+/// The output of a slot: which node it comes from, and its pieces in order.
+pub type Output = (NodeId, BoxStream<'static, Result<Bytes, SubmitError>>);
+
 /// A running node. Every method may be called from any runtime.
 pub trait NodePort: Send + Sync + 'static {
     /// Its name.
@@ -116,6 +121,26 @@ pub trait NodePort: Send + Sync + 'static {
 
     /// Raft as seen from here.
     fn raft(&self) -> RaftView;
+
+    /// What commands would lead to, on State as it is here; proposes nothing.
+    fn preview(&self, commands: Vec<Command>) -> BoxFuture<'_, Result<Preview, SubmitError>>;
+
+    /// The output of a slot from whichever node has it: the last `tail` lines (0: all that is kept), then
+    /// new output as it comes if `follow`. Says which node it comes from.
+    fn logs(&self, slot: SlotId, tail: u32, follow: bool) -> BoxFuture<'_, Result<Output, SubmitError>>;
+
+    /// Admits a node by its token and its admission as the internal protocol encodes it.
+    fn register(
+        &self,
+        token: String,
+        admission: Bytes,
+    ) -> BoxFuture<'_, Result<(RaftId, ClusterId), SubmitError>>;
+
+    /// Takes a node's reports in and gives its lease answers out, both as the internal protocol encodes them.
+    fn heartbeats(
+        &self,
+        reports: BoxStream<'static, Bytes>,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Bytes>, SubmitError>>;
 
     /// Hands leadership to another voter; done when that one leads.
     fn transfer_leader(&self, to: NodeId) -> BoxFuture<'_, Result<(), SubmitError>>;

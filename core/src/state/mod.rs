@@ -158,6 +158,19 @@ pub struct Plan {
     pub membership: Option<MembershipStep>,
 }
 
+/// What commands would lead to, worked out by the planner that would carry them out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Preview {
+    /// The revision it was made on.
+    pub revision: Revision,
+    /// What would be done, in order, in words.
+    pub actions: Vec<String>,
+    /// What would wait, and for what, in words.
+    pub waiting: Vec<String>,
+    /// The first command that would be refused, if one would.
+    pub rejected: Option<Rejection>,
+}
+
 /// One step of Raft's membership.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MembershipStep {
