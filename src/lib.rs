@@ -2,4 +2,7 @@
 //! `quorate-core`; they never import one another.
 
 pub mod api;
+pub mod guard;
+pub mod host;
+pub mod layout;
 pub mod ports;

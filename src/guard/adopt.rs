@@ -1,0 +1,135 @@
+//! Opening the guard: what an earlier one left running is taken over, found by process id, start time and
+//! boot; what nobody answers for is killed. Stored deadlines are enforced before anybody is listened to.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use quorate_core::ids::SlotId;
+use quorate_core::units::BootMs;
+
+use super::cgroup::{Cgroups, Track};
+use super::disk::Disk;
+use super::group::Group;
+use super::journal::Journal;
+use super::keeper::{Keeper, Slot};
+use super::logs::LogPolicy;
+use super::records::{RunRecord, Runs, Slots, make_private};
+use super::run::{RawExit, Run};
+use crate::host::{ProcessStat, boot_id, process_ids};
+use crate::layout::{Layout, slot_folder, slot_of_folder};
+
+/// The guard's own group beside those of its instances.
+pub const OWN_GROUP: &str = "guard";
+
+impl Keeper {
+    /// Opens everything and takes over what runs.
+    pub fn open(layout: Layout, track: Track, logs: LogPolicy, journal: Journal) -> anyhow::Result<Self> {
+        let boot = boot_id().context("cannot tell which boot this is")?;
+        let name =
+            format!("{:016x}", xxhash_rust::xxh3::xxh3_64(layout.root().as_os_str().as_encoded_bytes()));
+        let cgroups = Cgroups::detect(&format!("quorate/{name}"), track);
+        cgroups.enter(OWN_GROUP);
+        let slots = Slots::open(layout.guard().join("slots"))?;
+        let records = slots.load()?;
+        let runs = Runs::open(&runs_folder(&layout, &name), &boot)?;
+        let mut keeper = Self {
+            lease: runs.load_lease(),
+            disk: Disk::spawn(slots, journal.clone())?,
+            layout,
+            boot,
+            node: None,
+            cgroups,
+            runs,
+            journal,
+            logs,
+            slots: records
+                .into_iter()
+                .map(|(id, record)| (id, Slot { kept: record.highest, record, ..Slot::default() }))
+                .collect(),
+            strays: Vec::new(),
+            answers: Vec::new(),
+            changed: false,
+            next_ticket: 0,
+            next_round: BootMs(0),
+        };
+        keeper.adopt()?;
+        keeper.tick();
+        Ok(keeper)
+    }
+
+    fn adopt(&mut self) -> anyhow::Result<()> {
+        let (records, broken) = self.runs.load()?;
+        for error in broken {
+            self.journal.write(&error);
+        }
+        for record in records {
+            let id = record.start.id.slot.clone();
+            let group = self.cgroups.group(&slot_folder(&id))?;
+            self.take_over(id, record, group);
+        }
+        let owned: BTreeSet<String> =
+            self.slots.iter().filter(|(_, slot)| slot.run.is_some()).map(|(id, _)| slot_folder(id)).collect();
+        for name in self.cgroups.names() {
+            if slot_of_folder(&name).is_some()
+                && !owned.contains(&name)
+                && let Some(group) = self.cgroups.group(&name)?
+            {
+                if !group.members().is_empty() {
+                    self.journal.write(&format!("{name}: runs without a record and is killed"));
+                }
+                self.strays.push(group);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self, id: SlotId, mut record: RunRecord, group: Option<Group>) {
+        self.node = Some(record.node.clone());
+        if record.pid.is_none()
+            && let Some((pid, stat)) = find_main(&record, group.as_ref())
+        {
+            record.pid = Some(pid);
+            record.start_time = stat.start_time;
+            let _ = self.runs.save(&record);
+        }
+        let token = record.start.id.token;
+        let mut run = Run::new(record, group, false);
+        if !run.main_alive() {
+            run.exit = Some(RawExit::Untold);
+        }
+        let word = if run.exit.is_none() { "taken over" } else { "was gone" };
+        self.journal.write(&format!("{}: {word}", run.record.start.id));
+        let slot = self.slots.entry(id).or_default();
+        // A disk wiped under a running instance: its token was accepted here, so it still counts.
+        if slot.record.highest < token {
+            slot.record.highest = token;
+        }
+        slot.run = Some(run);
+    }
+
+    /// Leaves nothing behind that an ended guard would not need: call it only when nothing runs.
+    pub fn close_down(&self) {
+        self.runs.clear();
+        self.cgroups.remove(OWN_GROUP);
+    }
+}
+
+/// The main process of a run whose guard died between the fork and writing it down.
+fn find_main(record: &RunRecord, group: Option<&Group>) -> Option<(u32, ProcessStat)> {
+    let candidates = group.map_or_else(process_ids, Group::members);
+    let name = format!("QUORATE_INSTANCE={}", record.start.id);
+    candidates.into_iter().find_map(|pid| {
+        let stat = ProcessStat::read(pid).filter(|stat| stat.session == pid && !stat.dead())?;
+        super::run::carries(pid, &name).then_some((pid, stat))
+    })
+}
+
+/// Below /run for root, since it ends with the boot; else in the data directory, tagged with the boot.
+fn runs_folder(layout: &Layout, name: &str) -> PathBuf {
+    let run = PathBuf::from("/run/quorate").join(name);
+    if rustix::process::getuid().is_root() && make_private(&run).is_ok() {
+        return run;
+    }
+    layout.guard().join("runs")
+}

@@ -1,0 +1,185 @@
+//! Moves runs along as time passes and processes end: the lease's deadlines, kills until nothing is left,
+//! the reason of each exit. Everything here works without a node.
+
+use quorate_core::effect::Isolation;
+use quorate_core::ids::SlotId;
+use quorate_core::observation::{ExitKind, ExitReason};
+use quorate_core::units::{BootMs, Millis};
+use rustix::process::{WaitOptions, wait};
+
+use super::disk::Job;
+use super::keeper::Keeper;
+use super::records::Ended;
+use super::run::RawExit;
+use crate::host::boot_now;
+
+/// Between two looks at what is being killed.
+const KILL_ROUND: Millis = Millis(10);
+
+/// Between two rounds of output rotation and reaping while something runs.
+const ROUND: Millis = Millis(500);
+
+impl Keeper {
+    /// Does all that is due. Cheap when nothing is.
+    pub fn tick(&mut self) {
+        self.reap();
+        let now = boot_now();
+        self.enforce(now);
+        let ids: Vec<SlotId> =
+            self.slots.iter().filter(|(_, slot)| slot.run.is_some()).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.advance(&id, now);
+        }
+        self.strays.retain(|group| {
+            let left = !group.members().is_empty();
+            if left {
+                group.kill()
+            } else {
+                group.remove()
+            }
+            left
+        });
+        if now >= self.next_round {
+            self.next_round = now + ROUND;
+            for (id, slot) in &self.slots {
+                if slot.run.is_some() {
+                    self.disk.give(Job::Rotate(self.layout.logs(id), self.logs));
+                }
+            }
+        }
+    }
+
+    /// When the next tick is due at the latest.
+    pub fn next_tick(&self) -> Option<BootMs> {
+        let now = boot_now();
+        let mut due: Option<BootMs> = None;
+        let mut sooner = |at: BootMs| due = Some(due.map_or(at, |due| due.min(at)));
+        for run in self.active() {
+            sooner(self.next_round);
+            if run.exit.is_some() {
+                sooner(now + KILL_ROUND);
+            }
+            if let Some(ending) = &run.record.ending {
+                sooner(ending.kill_at.max(now + KILL_ROUND));
+            }
+            if !run.expired && run.record.start.isolation != Isolation::Keep {
+                sooner(self.expiry());
+            }
+        }
+        if !self.strays.is_empty() {
+            sooner(now + KILL_ROUND);
+        }
+        due
+    }
+
+    /// A run that is held to a lease nobody knows of counts as past it.
+    fn expiry(&self) -> BootMs {
+        self.lease.map_or(BootMs(0), |lease| lease.valid_until)
+    }
+
+    /// Takes the exits of all children, adopted grandchildren too.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let exit = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => RawExit::Code(code),
+                (None, Some(signal)) => RawExit::Signal(signal),
+                (None, None) => continue,
+            };
+            let pid = pid.as_raw_nonzero().get().unsigned_abs();
+            let runs = self.slots.values_mut().filter_map(|slot| slot.run.as_mut());
+            if let Some(run) = runs.filter(|run| run.own).find(|run| run.record.pid == Some(pid)) {
+                run.exit = Some(exit);
+            }
+        }
+    }
+
+    /// Begins to end what may not outlive the lease, once it has run out.
+    fn enforce(&mut self, now: BootMs) {
+        let expiry = self.expiry();
+        if now < expiry {
+            return;
+        }
+        for slot in self.slots.values_mut() {
+            let Some(run) = slot.run.as_mut() else { continue };
+            let grace = match run.record.start.isolation {
+                Isolation::Keep => continue,
+                Isolation::Kill => Millis(0),
+                Isolation::Stop { grace } => grace,
+            };
+            if std::mem::replace(&mut run.expired, true) {
+                continue;
+            }
+            let kill_at = expiry + grace;
+            run.then = None;
+            match &mut run.record.ending {
+                Some(ending) => ending.kill_at = ending.kill_at.min(kill_at),
+                None => {
+                    let left = now.until(kill_at);
+                    run.ask_to_end(ExitKind::LeaseExpired, run.record.start.spec.stop.signal, left, now);
+                    self.journal.write(&format!("{}: the lease ran out", run.record.start.id));
+                }
+            }
+            let _ = self.runs.save(&run.record);
+            self.changed = true;
+        }
+    }
+
+    /// One run: kills what is due, and closes it once nothing of it is left.
+    fn advance(&mut self, id: &SlotId, now: BootMs) {
+        let Some(run) = self.slots.get_mut(id).and_then(|slot| slot.run.as_mut()) else { return };
+        if run.exit.is_none() && !run.own && !run.main_alive() {
+            run.exit = Some(RawExit::Untold);
+        }
+        let due = run.record.ending.as_ref().is_some_and(|ending| ending.kill_at <= now);
+        if run.exit.is_none() && !due {
+            return;
+        }
+        // What the main process left behind goes with it.
+        let empty = run.members().is_empty();
+        if !empty {
+            run.kill();
+        }
+        if empty && run.exit.is_some() {
+            self.close(id, now);
+        }
+    }
+
+    fn close(&mut self, id: &SlotId, now: BootMs) {
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let Some(run) = slot.run.take() else { return };
+        let reason = run.reason();
+        if let Some(group) = &run.group {
+            group.remove();
+        }
+        self.runs.remove(id);
+        self.journal.write(&format!("{}: ended, {}", run.record.start.id, describe(&reason)));
+        // After a stop the slot is empty; otherwise the end stays on view until somebody acts on it.
+        slot.record.ended = (!slot.record.stopped).then(|| Ended {
+            id: run.record.start.id.clone(),
+            boot: self.boot.clone(),
+            restart: run.record.start.restart,
+            started_at: run.record.started_at,
+            ended: now,
+            outcome: Ok(reason.clone()),
+            before: slot.record.last_exit.clone(),
+        });
+        slot.record.last_exit = Some(reason);
+        slot.record.last_ran = now.since(run.record.started);
+        self.disk.give(Job::Save(id.clone(), Box::new(slot.record.clone()), None));
+        self.changed = true;
+        if let Some(start) = run.then
+            && self.lease.is_some_and(|lease| now < lease.valid_until)
+        {
+            // A failure is noted in the slot, where the node finds it.
+            let _ = self.start_now(id, start);
+        }
+    }
+}
+
+fn describe(reason: &ExitReason) -> String {
+    match (reason.code, reason.signal) {
+        (Some(code), _) => format!("{:?}, code {code}", reason.kind),
+        (None, Some(signal)) => format!("{:?}, signal {signal}", reason.kind),
+        (None, None) => format!("{:?}", reason.kind),
+    }
+}

@@ -1,0 +1,310 @@
+//! Control groups of this host, in whichever version it has them: which trees there are, and one group
+//! per instance in each of them. Does not know what runs in a group, nor why it is killed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use quorate_core::spec::ProcessWorkload;
+
+use super::group::Group;
+
+/// Which kind of tree is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Track {
+    /// The best the host has.
+    #[default]
+    Auto,
+    /// Version 1 even where version 2 is mounted.
+    Cgroup1,
+    /// No control groups: process groups only.
+    Processes,
+}
+
+/// A resource that a tree can limit and measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Controller {
+    /// Processor time.
+    Cpu,
+    /// Processor time used, a controller of its own in version 1.
+    CpuAccount,
+    /// Memory.
+    Memory,
+    /// Tasks.
+    Pids,
+}
+
+impl Controller {
+    const ALL: [(Controller, &'static str); 4] = [
+        (Controller::Cpu, "cpu"),
+        (Controller::CpuAccount, "cpuacct"),
+        (Controller::Memory, "memory"),
+        (Controller::Pids, "pids"),
+    ];
+}
+
+/// One version's folder for a purpose: where all groups of this guard lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tree {
+    /// Version 2.
+    V2(PathBuf),
+    /// Version 1.
+    V1(PathBuf),
+}
+
+impl Tree {
+    fn path(&self) -> &Path {
+        match self {
+            Tree::V1(path) | Tree::V2(path) => path,
+        }
+    }
+
+    /// The same tree, one group further down.
+    pub fn child(&self, name: &str) -> Tree {
+        match self {
+            Tree::V1(path) => Tree::V1(path.join(name)),
+            Tree::V2(path) => Tree::V2(path.join(name)),
+        }
+    }
+}
+
+/// The trees that this guard uses.
+#[derive(Debug, Clone, Default)]
+pub struct Cgroups {
+    /// Where membership is read and groups are killed; without one there are only process groups.
+    pub tracking: Option<Tree>,
+    /// Where each resource is limited.
+    pub controllers: BTreeMap<Controller, Tree>,
+    /// Further version 1 trees a process has to leave to be out of the node's unit.
+    named: Vec<Tree>,
+}
+
+impl Cgroups {
+    /// Looks for the trees of this host and makes this guard's folder in each it may write to.
+    pub fn detect(folder: &str, track: Track) -> Self {
+        let mut found = Self::default();
+        if track == Track::Processes {
+            return found;
+        }
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts: Vec<Mount> = text.lines().filter_map(Mount::parse).collect();
+        if track == Track::Auto
+            && let Some(mount) = mounts.iter().find(|mount| mount.version2)
+        {
+            found.use_v2(&mount.path, folder);
+        }
+        for mount in mounts.iter().filter(|mount| !mount.version2) {
+            found.use_v1(mount, folder);
+        }
+        if found.tracking.is_none() {
+            found.controllers.clear();
+        }
+        found
+    }
+
+    fn use_v2(&mut self, root: &Path, folder: &str) {
+        let base = root.join(folder);
+        if fs::create_dir_all(&base).is_err() || !writable(&base.join("cgroup.procs")) {
+            return;
+        }
+        // Limits below `base` need each controller switched on in every group above it.
+        let mut above = root.to_path_buf();
+        for part in Path::new(folder) {
+            enable_controllers(&above);
+            above.push(part);
+        }
+        enable_controllers(&above);
+        let enabled = fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
+        for (controller, name) in Controller::ALL {
+            if enabled.split_ascii_whitespace().any(|one| one == name) {
+                self.controllers.insert(controller, Tree::V2(base.clone()));
+            }
+        }
+        // Version 2 measures processor time in every group, without a controller.
+        if base.join("cpu.stat").exists() {
+            self.controllers.insert(Controller::CpuAccount, Tree::V2(base.clone()));
+        }
+        self.tracking = Some(Tree::V2(base));
+    }
+
+    fn use_v1(&mut self, mount: &Mount, folder: &str) {
+        let wanted: Vec<Controller> = Controller::ALL
+            .iter()
+            .filter(|(controller, name)| mount.has(name) && !self.controllers.contains_key(controller))
+            .map(|(controller, _)| *controller)
+            .collect();
+        let freezer = mount.has("freezer");
+        let named = mount.options.iter().any(|option| option.starts_with("name="));
+        if wanted.is_empty() && !freezer && !named {
+            return;
+        }
+        let base = mount.path.join(folder);
+        if fs::create_dir_all(&base).is_err() || !writable(&base.join("cgroup.procs")) {
+            return;
+        }
+        let tree = Tree::V1(base);
+        for controller in wanted {
+            self.controllers.insert(controller, tree.clone());
+        }
+        if freezer && self.tracking.is_none() {
+            self.tracking = Some(tree.clone());
+        }
+        self.named.push(tree);
+    }
+
+    /// Every folder in use, each once.
+    fn trees(&self) -> Vec<&Tree> {
+        let mut all: Vec<&Tree> = self.tracking.iter().chain(self.controllers.values()).collect();
+        all.extend(&self.named);
+        let mut seen: Vec<&Tree> = Vec::new();
+        for tree in all {
+            if !seen.contains(&tree) {
+                seen.push(tree);
+            }
+        }
+        seen
+    }
+
+    /// Moves this process out of the node's groups, so that ending the node's unit does not end it.
+    pub fn enter(&self, name: &str) {
+        for tree in self.trees() {
+            let folder = tree.path().join(name);
+            if fs::create_dir_all(&folder).is_ok() {
+                let _ = fs::write(folder.join("cgroup.procs"), "0");
+            }
+        }
+    }
+
+    /// Leaves and removes everything made here; groups that still hold a process stay.
+    pub fn remove(&self, own: &str) {
+        for tree in self.trees() {
+            let base = tree.path();
+            let above = base.ancestors().nth(2);
+            if let Some(above) = above {
+                let _ = fs::write(above.join("cgroup.procs"), "0");
+            }
+            let _ = fs::remove_dir(base.join(own));
+            let _ = fs::remove_dir(base);
+            let _ = base.parent().map(fs::remove_dir);
+        }
+    }
+
+    /// Names of the groups that exist where membership is read.
+    pub fn names(&self) -> Vec<String> {
+        let Some(tree) = &self.tracking else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(tree.path()) else { return Vec::new() };
+        entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
+    }
+
+    /// The group of that name, made or found; `None` where only process groups exist.
+    pub fn group(&self, name: &str) -> io::Result<Option<Group>> {
+        let Some(tracking) = &self.tracking else { return Ok(None) };
+        for tree in self.trees() {
+            let path = tree.path().join(name);
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    let text = format!("cannot make the control group {}: {error}", path.display());
+                    return Err(io::Error::new(error.kind(), text));
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(Group {
+            tracking: tracking.child(name),
+            controllers: self.controllers.iter().map(|(kind, tree)| (*kind, tree.child(name))).collect(),
+            folders: self.trees().iter().map(|tree| tree.path().join(name)).collect(),
+        }))
+    }
+
+    /// Limits that a spec asks for and this host cannot enforce.
+    pub fn unenforced(&self, process: &ProcessWorkload) -> Vec<String> {
+        let asked = [
+            (process.cpu_limit.is_some(), Controller::Cpu, "cpu_limit"),
+            (process.memory_limit.is_some(), Controller::Memory, "memory_limit"),
+            (process.pids_limit.is_some(), Controller::Pids, "pids_limit"),
+        ];
+        asked
+            .iter()
+            .filter(|(asked, controller, _)| *asked && !self.controllers.contains_key(controller))
+            .map(|(_, _, name)| (*name).to_owned())
+            .collect()
+    }
+
+    /// What the host can do, as words for the node's facts.
+    pub fn capabilities(&self) -> Vec<String> {
+        let mut all = vec!["adopt".to_owned(), "logs".to_owned()];
+        all.push(match &self.tracking {
+            Some(Tree::V2(_)) => "track:cgroup2".to_owned(),
+            Some(Tree::V1(_)) => "track:cgroup1".to_owned(),
+            None => "track:processes".to_owned(),
+        });
+        for (controller, name) in Controller::ALL {
+            match self.controllers.get(&controller) {
+                _ if controller == Controller::CpuAccount => {}
+                Some(Tree::V2(_)) => all.push(format!("limit:{name}:cgroup2")),
+                Some(Tree::V1(_)) => all.push(format!("limit:{name}:cgroup1")),
+                None => {}
+            }
+        }
+        all
+    }
+}
+
+/// Switches on what is there; a kernel without a controller refuses that one only.
+fn enable_controllers(group: &Path) {
+    for name in ["cpu", "memory", "pids"] {
+        let _ = fs::write(group.join("cgroup.subtree_control"), format!("+{name}"));
+    }
+}
+
+fn writable(path: &Path) -> bool {
+    OpenOptions::new().write(true).open(path).map(|_: File| ()).is_ok()
+}
+
+/// One line of mountinfo that mounts control groups.
+struct Mount {
+    path: PathBuf,
+    version2: bool,
+    options: Vec<String>,
+}
+
+impl Mount {
+    fn parse(line: &str) -> Option<Self> {
+        let (head, tail) = line.split_once(" - ")?;
+        let path = head.split(' ').nth(4)?.replace("\\040", " ");
+        let mut tail = tail.split(' ');
+        let version2 = match tail.next()? {
+            "cgroup2" => true,
+            "cgroup" => false,
+            _ => return None,
+        };
+        let options = tail.nth(1)?.split(',').map(str::to_owned).collect();
+        Some(Self { path: PathBuf::from(path), version2, options })
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|one| one == option)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_group_mounts_of_both_versions_are_told_apart() {
+        let v1 = "31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct";
+        let mount = Mount::parse(v1).unwrap();
+        assert!(!mount.version2 && mount.has("cpu") && mount.has("cpuacct") && !mount.has("memory"));
+        let v2 = "30 25 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        let mount = Mount::parse(v2).unwrap();
+        assert!(mount.version2);
+        assert_eq!(mount.path, Path::new("/sys/fs/cgroup"));
+        assert!(Mount::parse("22 1 254:0 / / rw - ext4 /dev/vda rw").is_none());
+    }
+}

@@ -1,0 +1,178 @@
+//! One running instance as the guard holds it: its processes, how it is ended, what it left behind.
+//! Does not know tokens or leases.
+
+use std::os::fd::OwnedFd;
+
+use quorate_core::effect::StartInstance;
+use quorate_core::observation::{ExitKind, ExitReason, InstanceUsage};
+use quorate_core::units::{BootMs, CpuMillis, MemoryMib, Millis};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::group::{CpuReading, Group, cpu_between};
+use super::records::{Ending, RunRecord};
+use super::signal;
+use crate::host::{ProcessStat, process_ids, resident_kib};
+
+/// How a main process ended, as the kernel told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawExit {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Nobody was there to be told.
+    Untold,
+}
+
+/// A run.
+#[derive(Debug)]
+pub struct Run {
+    /// As kept for the next guard.
+    pub record: RunRecord,
+    /// Its control group, where there are any.
+    pub group: Option<Group>,
+    /// Set once its main process is gone.
+    pub exit: Option<RawExit>,
+    /// Readable once the main process is gone.
+    pub watch: Option<OwnedFd>,
+    /// Is it this guard's child? Then the kernel tells how it ended.
+    pub own: bool,
+    /// Has the end of the lease been seen to?
+    pub expired: bool,
+    /// Was the main process alive when all was killed?
+    pub killed: bool,
+    /// What is to be started once this is gone.
+    pub then: Option<StartInstance>,
+    /// Processor time at the last reading, and use since the one before it.
+    reading: Option<CpuReading>,
+    usage: InstanceUsage,
+}
+
+impl Run {
+    /// Takes hold of a main process.
+    pub fn new(record: RunRecord, group: Option<Group>, own: bool) -> Self {
+        let watch = record.pid.and_then(open_watch);
+        Self {
+            record,
+            group,
+            exit: None,
+            watch,
+            own,
+            expired: false,
+            killed: false,
+            then: None,
+            reading: None,
+            usage: InstanceUsage::default(),
+        }
+    }
+
+    /// Is its main process the one it was started as? A process id alone may be another's by now.
+    pub fn main_alive(&self) -> bool {
+        self.record.pid.is_some_and(|pid| {
+            ProcessStat::read(pid)
+                .is_some_and(|stat| stat.start_time == self.record.start_time && !stat.dead())
+        })
+    }
+
+    /// Everything of it that still runs.
+    pub fn members(&self) -> Vec<u32> {
+        match &self.group {
+            Some(group) => group.members(),
+            None => self.members_without_group(),
+        }
+    }
+
+    /// Without a control group: its session, and whoever still carries its name in the environment.
+    fn members_without_group(&self) -> Vec<u32> {
+        let Some(main) = self.record.pid else { return Vec::new() };
+        let name = format!("QUORATE_INSTANCE={}", self.record.start.id);
+        let belongs = |pid: &u32| {
+            let Some(stat) = ProcessStat::read(*pid) else { return false };
+            if stat.dead() || stat.start_time < self.record.start_time {
+                return false;
+            }
+            stat.session == main || stat.group == main || carries(*pid, &name)
+        };
+        process_ids().into_iter().filter(belongs).collect()
+    }
+
+    /// Asks it to end: the signal to its process group, and a time at which all of it is killed.
+    pub fn ask_to_end(&mut self, kind: ExitKind, signal: i32, grace: Millis, now: BootMs) {
+        self.record.ending = Some(Ending { kind, kill_at: now + grace });
+        if grace.0 > 0 && self.main_alive() {
+            signal::send_to_group(self.record.pid.unwrap_or(0), signal);
+        }
+    }
+
+    /// Kills all of it. Repeated until nothing is left.
+    pub fn kill(&mut self) {
+        self.killed |= self.exit.is_none();
+        match &self.group {
+            Some(group) => group.kill(),
+            None => {
+                for pid in self.members_without_group() {
+                    signal::send(pid, libc::SIGKILL);
+                }
+            }
+        }
+    }
+
+    /// What the end is called, once all is gone.
+    pub fn reason(&self) -> ExitReason {
+        let (code, signal) = match self.exit.unwrap_or(RawExit::Untold) {
+            RawExit::Code(code) => (Some(code), None),
+            RawExit::Signal(signal) => (None, Some(signal)),
+            RawExit::Untold => (None, None),
+        };
+        let memory_kills = self.group.as_ref().map_or(0, Group::memory_kills);
+        let kind = match &self.record.ending {
+            Some(ending) if ending.kind == ExitKind::Stopped && self.killed => ExitKind::Killed,
+            Some(ending) => ending.kind,
+            None if memory_kills > self.record.memory_kills && code != Some(0) => ExitKind::OutOfMemory,
+            None => match (code, signal) {
+                (Some(0), _) => ExitKind::Completed,
+                (Some(_), _) => ExitKind::Failed,
+                (None, Some(_)) => ExitKind::Signaled,
+                (None, None) => ExitKind::Lost,
+            },
+        };
+        ExitReason { kind, code, signal }
+    }
+
+    /// What it uses; processor time is measured anew at most twice a second.
+    pub fn usage(&mut self, now: BootMs) -> InstanceUsage {
+        if self.reading.is_some_and(|reading| now.since(reading.at).0 < 500) {
+            return self.usage;
+        }
+        self.usage = match &self.group {
+            Some(group) => {
+                let reading = group.cpu(now);
+                let usage = group.usage(self.reading, reading);
+                self.reading = reading;
+                usage
+            }
+            None => self.usage_of_main(now),
+        };
+        self.usage
+    }
+
+    fn usage_of_main(&mut self, now: BootMs) -> InstanceUsage {
+        let Some(stat) = self.record.pid.and_then(ProcessStat::read) else { return InstanceUsage::default() };
+        // The unit of both is fixed on every machine that Rust's standard library runs on with Linux.
+        let reading = Some(CpuReading { at: now, used_us: stat.cpu_ticks * 10_000 });
+        let cpu: CpuMillis = cpu_between(self.reading, reading);
+        self.reading = reading;
+        let memory = MemoryMib(resident_kib(self.record.pid.unwrap_or(0)).unwrap_or(0).div_ceil(1 << 10));
+        InstanceUsage { cpu, memory, tasks: stat.threads }
+    }
+}
+
+fn open_watch(pid: u32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    pidfd_open(pid, PidfdFlags::NONBLOCK).ok()
+}
+
+pub(super) fn carries(pid: u32, variable: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|one| one == variable.as_bytes())
+}

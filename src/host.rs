@@ -1,0 +1,187 @@
+//! Small facts of the host that several parts need: its clocks, its boot, its processes, its accounts.
+//! Does not know who asks.
+
+use std::ffi::{CStr, CString};
+use std::io;
+
+use quorate_core::ids::BootId;
+use quorate_core::units::{BootMs, WallMs};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Now on the boot-time clock, which counts suspend.
+pub fn boot_now() -> BootMs {
+    let now = clock_gettime(ClockId::Boottime);
+    BootMs(now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000)
+}
+
+/// Now on the wall clock, for people.
+pub fn wall_now() -> WallMs {
+    let now = clock_gettime(ClockId::Realtime);
+    WallMs(u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + now.tv_nsec as u64 / 1_000_000)
+}
+
+/// The boot of this host, as its kernel names it.
+pub fn boot_id() -> io::Result<BootId> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(BootId(text.trim().to_owned()))
+}
+
+/// One process as /proc/PID/stat tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessStat {
+    /// Its state's letter; `Z` and `X` are dead.
+    pub state: u8,
+    /// Its parent.
+    pub parent: u32,
+    /// Its process group.
+    pub group: u32,
+    /// Its session.
+    pub session: u32,
+    /// Processor time, user and system, in clock ticks.
+    pub cpu_ticks: u64,
+    /// Threads.
+    pub threads: u32,
+    /// When it started, in clock ticks since the boot: with the boot id, the identity of a process.
+    pub start_time: u64,
+}
+
+impl ProcessStat {
+    /// Reads one process; `None` if there is none.
+    pub fn read(pid: u32) -> Option<Self> {
+        Self::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The name may hold spaces and parentheses, so fields count from the last closing one.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, rest) = text.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+        Some(Self {
+            state: *fields.first()?.as_bytes().first()?,
+            parent: number(1)? as u32,
+            group: number(2)? as u32,
+            session: number(3)? as u32,
+            cpu_ticks: number(11)? + number(12)?,
+            threads: number(17)? as u32,
+            start_time: number(19)?,
+        })
+    }
+
+    /// A zombie counts as dead.
+    pub fn dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// Resident memory of a process, in KiB.
+pub fn resident_kib(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// All process ids of the host that this process sees.
+pub fn process_ids() -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// An account to run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its name, or its number where it has none.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Its own group.
+    pub gid: u32,
+    /// All its groups.
+    pub groups: Vec<u32>,
+    /// Its home.
+    pub home: String,
+}
+
+impl Account {
+    /// The account of this process.
+    pub fn own() -> io::Result<Self> {
+        let uid = rustix::process::getuid().as_raw();
+        Ok(lookup(Query::Uid(uid))?.unwrap_or_else(|| Self::bare(uid)))
+    }
+
+    /// The account of that name or number.
+    pub fn find(name: &str) -> io::Result<Option<Self>> {
+        if let Ok(uid) = name.parse() {
+            return Ok(Some(lookup(Query::Uid(uid))?.unwrap_or_else(|| Self::bare(uid))));
+        }
+        let Ok(name) = CString::new(name) else { return Ok(None) };
+        lookup(Query::Name(&name))
+    }
+
+    fn bare(uid: u32) -> Self {
+        Self { name: uid.to_string(), uid, gid: uid, groups: vec![uid], home: "/".to_owned() }
+    }
+}
+
+enum Query<'a> {
+    Name(&'a CStr),
+    Uid(u32),
+}
+
+#[expect(unsafe_code, reason = "the account database is reached only through the C library")]
+fn lookup(query: Query<'_>) -> io::Result<Option<Account>> {
+    let mut buffer = vec![0 as libc::c_char; 16 * 1024];
+    let mut entry = std::mem::MaybeUninit::<libc::passwd>::uninit();
+    let mut found: *mut libc::passwd = std::ptr::null_mut();
+    // SAFETY: every pointer is to memory that lives through the call, with its true length.
+    let failed = unsafe {
+        let (entry, text, length) = (entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len());
+        match query {
+            Query::Name(name) => libc::getpwnam_r(name.as_ptr(), entry, text, length, &mut found),
+            Query::Uid(uid) => libc::getpwuid_r(uid, entry, text, length, &mut found),
+        }
+    };
+    if found.is_null() {
+        // Absence is told as 0 or as one of a few codes that differ between systems.
+        let absent = matches!(failed, 0 | libc::ENOENT | libc::ESRCH);
+        return if absent { Ok(None) } else { Err(io::Error::from_raw_os_error(failed)) };
+    }
+    // SAFETY: found is not null, so the call filled `entry`, whose pointers are into `buffer`.
+    let account = unsafe {
+        let entry = entry.assume_init();
+        let mut groups = vec![0 as libc::gid_t; 1_024];
+        let mut count = groups.len() as libc::c_int;
+        if libc::getgrouplist(entry.pw_name, entry.pw_gid, groups.as_mut_ptr(), &mut count) < 0 {
+            return Err(io::Error::other("the account is in more than 1,024 groups"));
+        }
+        groups.truncate(usize::try_from(count).unwrap_or(0));
+        Account {
+            name: CStr::from_ptr(entry.pw_name).to_string_lossy().into_owned(),
+            uid: entry.pw_uid,
+            gid: entry.pw_gid,
+            groups,
+            home: CStr::from_ptr(entry.pw_dir).to_string_lossy().into_owned(),
+        }
+    };
+    Ok(Some(account))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_whose_name_looks_like_fields_is_read_right() {
+        let text = "42 (a) R 7) S 1 42 43 0 -1 4194560 1 2 3 4 50 60 7 8 20 0 3 0 987 1000 250 5 6 7";
+        let stat = ProcessStat::parse(text).unwrap();
+        assert_eq!((stat.parent, stat.group, stat.session), (1, 42, 43));
+        assert_eq!((stat.cpu_ticks, stat.threads, stat.start_time), (110, 3, 987));
+    }
+
+    #[test]
+    fn this_process_has_a_start_time_and_its_account_a_group() {
+        assert!(ProcessStat::read(std::process::id()).is_some_and(|stat| !stat.dead()));
+        assert!(!Account::own().unwrap().groups.is_empty());
+        assert_eq!(Account::find("no-such-account-here").unwrap(), None);
+        assert!(boot_now().0 > 0 && !boot_id().unwrap().0.is_empty());
+    }
+}
