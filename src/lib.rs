@@ -6,3 +6,4 @@ pub mod guard;
 pub mod host;
 pub mod layout;
 pub mod ports;
+pub mod workload;

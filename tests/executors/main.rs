@@ -1,0 +1,9 @@
+//! The contract of what runs instances, on the real guard with real processes: everything is asked as a node
+//! asks it, and seen on the host.
+
+mod deadlines;
+mod deaths;
+mod lifecycle;
+mod limits;
+mod output;
+mod rig;
