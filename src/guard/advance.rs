@@ -33,9 +33,9 @@ impl Keeper {
         self.strays.retain(|group| {
             let left = !group.members().is_empty();
             if left {
-                group.kill()
+                group.kill();
             } else {
-                group.remove()
+                group.remove();
             }
             left
         });
