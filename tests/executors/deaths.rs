@@ -53,7 +53,7 @@ async fn a_new_guard_enforces_a_stored_deadline_first() {
     start.isolation = Isolation::Kill;
     rig.start(&start).await.unwrap();
     let pid = rig.running("web").await;
-    let expiry = rig.renew_for(400).await;
+    let expiry = rig.renew_for(1_500).await;
     let guard = rig.guard_pid();
     rig.node_goes().await;
     signal_process(guard, Signal::KILL);

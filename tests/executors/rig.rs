@@ -76,9 +76,11 @@ impl Rig {
 
     /// The node process ends, without a word to the guard.
     pub async fn node_goes(&mut self) {
-        self.client = None;
-        // The session's task ends with the value; give it the chance to.
-        tokio::task::yield_now().await;
+        let Some(client) = self.client.take() else { return };
+        let mut status = client.status();
+        drop(client);
+        // The session's task ends with the value: nobody is left to start a guard again.
+        while status.changed().await.is_ok() {}
     }
 
     pub fn guard(&self) -> &GuardClient {
