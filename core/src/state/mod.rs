@@ -1,6 +1,10 @@
 //! What the cluster agrees on. [`State`] is changed by [`State::apply`] alone, on every node alike, in log
 //! order; everything else reads it. Knows no clock, no node of its own and nothing observed.
 
+pub mod codec;
+
+mod apply;
+mod invariants;
 mod records;
 mod table;
 
@@ -11,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::evidence::{Evidence, NodeProof};
 pub use crate::settings::{ClusterSettings, RaftTiming, SettingChange, SettingsError, TimingProfile};
+pub use apply::{Applied, KvChange, limits};
 pub use records::{
     Claim, ClientRecord, DrainRecord, EndedClaim, FencePhase, FenceRecord, KvRecord, MigrationPhase,
     MigrationRecord, NodeRecord, NodeStanding, Operation, OperationEnd, OperationKind, OperationNote,

@@ -398,6 +398,19 @@ pub enum FencePhase {
     Released,
 }
 
+impl FencePhase {
+    /// Its name for people and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            FencePhase::Requested => "requested",
+            FencePhase::Running => "running",
+            FencePhase::Proven => "proven",
+            FencePhase::Failed => "failed",
+            FencePhase::Released => "released",
+        }
+    }
+}
+
 /// A key of the key-value store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvRecord {
