@@ -2,6 +2,7 @@
 //! `quorate-core`; they never import one another.
 
 pub mod api;
+pub mod cli;
 pub mod guard;
 pub mod host;
 pub mod layout;

@@ -4,4 +4,4 @@ mod executor;
 mod node;
 
 pub use executor::{ActError, Executor, Guard, LogChunk, LogFrom, LogQuery};
-pub use node::{NodePort, Output, RaftMember, RaftView, SubmitError};
+pub use node::{KvChanges, NodePort, Output, RaftMember, RaftView, SubmitError};

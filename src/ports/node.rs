@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_core::command::{Command, Proposal};
 use quorate_core::ids::{ClusterId, Endpoint, NodeId, RaftId, RequestId, Revision, SlotId};
-use quorate_core::state::{Answer, Preview, State};
+use quorate_core::state::{Answer, KvChange, Preview, State};
 use quorate_core::view::ClusterView;
 use tokio::sync::watch;
 
@@ -90,6 +90,9 @@ pub struct RaftMember {
 /// The output of a slot: which node it comes from, and its pieces in order.
 pub type Output = (NodeId, BoxStream<'static, Result<Bytes, SubmitError>>);
 
+/// Changes of the key-value store, entry by entry.
+pub type KvChanges = BoxStream<'static, Result<(Revision, Arc<[KvChange]>), SubmitError>>;
+
 /// A running node. Every method may be called from any runtime.
 pub trait NodePort: Send + Sync + 'static {
     /// Its name.
@@ -128,6 +131,10 @@ pub trait NodePort: Send + Sync + 'static {
     /// The output of a slot from whichever node has it: the last `tail` lines (0: all that is kept), then
     /// new output as it comes if `follow`. Says which node it comes from.
     fn logs(&self, slot: SlotId, tail: u32, follow: bool) -> BoxFuture<'_, Result<Output, SubmitError>>;
+
+    /// Changes of the key-value store after a revision (0: from now on), one item for each log entry that
+    /// changed it. Refused when that revision is no longer kept; ends with an error for a reader too slow.
+    fn kv_changes(&self, after: Revision) -> Result<KvChanges, SubmitError>;
 
     /// Admits a node by its token and its admission as the internal protocol encodes it.
     fn register(

@@ -1,0 +1,235 @@
+//! The command line: what may be typed, and which part answers it. Every command has `--help` with
+//! examples, tables for people and `-o json` for scripts, and the published exit codes.
+
+mod act;
+mod cluster;
+mod connect;
+mod kv;
+mod logs;
+pub mod places;
+mod show;
+mod table;
+mod wait;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::api::error::{ApiError, ErrorCode};
+
+/// A cluster node and the terminal cockpit over that cluster, in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  quorate demo                         three real nodes on this host, with the cockpit over them
+  quorate node --config node.yaml      a node without a cockpit
+  quorate status                       one look: quorum, nodes, what waits and why
+  quorate deploy -f web.yaml --wait    deploy and follow it until it runs
+  quorate why web/0                    why it runs, stops or waits, and what happens next")]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Options every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Ask this node (HOST:PORT of its gRPC port); several, separated by commas, are tried in turn
+    #[arg(long, global = true, env = "QUORATE_ENDPOINT", value_name = "ADDR", value_delimiter = ',')]
+    endpoint: Vec<String>,
+    /// A node's data directory or a demo's: its endpoints and secret are used
+    #[arg(long, global = true, env = "QUORATE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<std::path::PathBuf>,
+    /// A file with the cluster's secret
+    #[arg(long, global = true, env = "QUORATE_SECRET_FILE", value_name = "FILE")]
+    secret_file: Option<std::path::PathBuf>,
+    /// For people or for scripts
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Aligned columns.
+    Table,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One look at the cluster: quorum, nodes, services, what waits and why
+    Status(show::ListArgs),
+    /// Nodes: state, lease, resources, instances
+    Nodes(show::ListArgs),
+    /// Services: wanted, running and healthy copies
+    Services(show::ListArgs),
+    /// Instances: where each copy runs, or what it waits for
+    Instances(show::ListArgs),
+    /// Drains, migrations, rollouts and fencings with their progress
+    Operations(show::ListArgs),
+    /// What happened, oldest first
+    Events(show::ListArgs),
+    /// Who reaches whom
+    Links(show::ListArgs),
+    /// Why a node, service, slot or operation is as it is, and what happens next
+    Why(show::WhyArgs),
+    /// The output of an instance
+    Logs(logs::LogsArgs),
+    /// Make or change services from a file
+    Deploy(act::DeployArgs),
+    /// What a deploy would do, by the planner that would do it
+    Plan(act::PlanArgs),
+    /// Keep a service with nothing running
+    Stop(act::ServiceArgs),
+    /// Replace a service's copies one by one
+    Restart(act::ServiceArgs),
+    /// Change the number of copies
+    Scale(act::ScaleArgs),
+    /// Forget a service once nothing of it runs
+    Delete(act::ServiceArgs),
+    /// Move one copy to another node
+    Migrate(act::MigrateArgs),
+    /// Move everything off a node, one by one
+    Drain(act::DrainArgs),
+    /// Place nothing new on a node
+    Cordon(act::NodeArgs),
+    /// End a node's cordon and cancel its drain
+    Uncordon(act::NodeArgs),
+    /// Drain a node and forget it
+    Leave(act::LeaveArgs),
+    /// Cancel an operation; what it did is undone where it can be
+    Cancel(act::CancelArgs),
+    /// Power a node off and prove it
+    Fence(act::FenceArgs),
+    /// Give your word that a node is dead, where no device can prove it
+    Attest(act::AttestArgs),
+    /// Cluster settings
+    #[command(subcommand)]
+    Settings(cluster::SettingsCommand),
+    /// The replicated key-value store
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
+    /// Raft's own state, and handing leadership over
+    #[command(subcommand)]
+    Raft(cluster::RaftCommand),
+    /// What another host needs in order to join
+    JoinToken,
+    /// Hold a node's native processes and their deadlines; nodes start it themselves
+    Guard(crate::guard::GuardArgs),
+    /// A small service for demonstrations and tests
+    Workload(crate::workload::WorkloadArgs),
+    /// Completions for your shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs what the arguments say; the exit code is the published one.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let output = cli.global.output;
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report(&error, output);
+            ExitCode::from(error.code.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<u8, ApiError> {
+    let Cli { global, command } = cli;
+    let failed = |error: anyhow::Error| ApiError::failed(&error);
+    match command {
+        None => Err(ApiError::new(
+            ErrorCode::Usage,
+            "the cockpit with its own node is not in this build yet",
+            "start `quorate node --config FILE`, then use the other commands",
+        )),
+        Some(Command::Guard(args)) => crate::guard::run(args).map(|()| 0).map_err(failed),
+        Some(Command::Workload(args)) => crate::workload::run(&args).map_err(failed),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());
+            Ok(0)
+        }
+        Some(command) => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| failed(error.into()))?;
+            runtime.block_on(ask(&global, command)).map(|()| 0)
+        }
+    }
+}
+
+async fn ask(global: &Global, command: Command) -> Result<(), ApiError> {
+    let mut client = connect::Client::find(global)?;
+    let client = &mut client;
+    match command {
+        Command::Status(args) => show::status(client, global.output, &args).await,
+        Command::Nodes(args) => show::nodes(client, global.output, &args).await,
+        Command::Services(args) => show::services(client, global.output, &args).await,
+        Command::Instances(args) => show::instances(client, global.output, &args).await,
+        Command::Operations(args) => show::operations(client, global.output, &args).await,
+        Command::Events(args) => show::events(client, global.output, &args).await,
+        Command::Links(args) => show::links(client, global.output, &args).await,
+        Command::Why(args) => show::why(client, global.output, &args).await,
+        Command::Logs(args) => logs::logs(client, &args).await,
+        Command::Deploy(args) => act::deploy(client, global.output, args).await,
+        Command::Plan(args) => act::plan(client, global.output, args).await,
+        Command::Stop(args) => act::stop(client, global.output, args).await,
+        Command::Restart(args) => act::restart(client, global.output, args).await,
+        Command::Scale(args) => act::scale(client, global.output, args).await,
+        Command::Delete(args) => act::delete(client, global.output, args).await,
+        Command::Migrate(args) => act::migrate(client, global.output, args).await,
+        Command::Drain(args) => act::drain(client, global.output, args).await,
+        Command::Cordon(args) => act::cordon(client, global.output, args).await,
+        Command::Uncordon(args) => act::uncordon(client, global.output, args).await,
+        Command::Leave(args) => act::leave(client, global.output, args).await,
+        Command::Cancel(args) => act::cancel(client, global.output, args).await,
+        Command::Fence(args) => act::fence(client, global.output, args).await,
+        Command::Attest(args) => act::attest(client, global.output, args).await,
+        Command::Settings(command) => cluster::settings(client, global.output, command).await,
+        Command::Kv(command) => kv::kv(client, global.output, command).await,
+        Command::Raft(command) => cluster::raft(client, global.output, command).await,
+        Command::JoinToken => cluster::join_token(client, global.output).await,
+        Command::Guard(_) | Command::Workload(_) | Command::Completions { .. } => Ok(()),
+    }
+}
+
+/// Prints an error where errors go: for people with its remedy, for scripts as one line of JSON.
+fn report(error: &ApiError, output: Output) {
+    let mut stderr = std::io::stderr().lock();
+    // Nothing is left to do when even stderr is gone.
+    let _ = match output {
+        Output::Json => writeln!(stderr, "{}", serde_json::json!({ "error": error })),
+        Output::Table if error.remedy.is_empty() => writeln!(stderr, "error: {}", error.message),
+        Output::Table => writeln!(stderr, "error: {}\n       {}", error.message, error.remedy),
+    };
+}
+
+/// Writes to stdout; a closed pipe ends the command quietly, as `head` would want.
+fn print(text: &str) -> Result<(), ApiError> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(ApiError::failed(&error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}
