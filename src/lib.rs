@@ -7,4 +7,6 @@ pub mod guard;
 pub mod host;
 pub mod layout;
 pub mod ports;
+pub mod raft;
+pub mod transport;
 pub mod workload;

@@ -2,6 +2,8 @@
 
 mod executor;
 mod node;
+mod raft;
 
 pub use executor::{ActError, Executor, Guard, LogChunk, LogFrom, LogQuery};
 pub use node::{KvChanges, NodePort, Output, RaftMember, RaftView, SubmitError};
+pub use raft::{InboxError, PeerCall, PeerError, PeerInbox, PeerLink, PeerNet, SnapshotJob, StateMachine};

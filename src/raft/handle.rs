@@ -1,0 +1,173 @@
+//! What the rest of the node holds of raft. Usable from any runtime; every call does its work on
+//! raft's own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use super::inbox::boot_ms;
+use super::network::Peers;
+use super::node::RaftTiming;
+use super::propose::Proposer;
+use super::reads::Waiter;
+use super::status::{Marks, RaftStatus};
+use super::types::Raft;
+
+/// Why a proposal has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another node leads, or none does yet. Nothing was appended.
+    #[error("this node does not lead; ask {}", leader.map_or("again shortly".to_owned(), |id| format!("node {id}")))]
+    NotLeader {
+        /// Whom to ask.
+        leader: Option<u64>,
+    },
+    /// No leader that a quorum follows is known here, and has not been for a while. Nothing was appended.
+    #[error("no quorum")]
+    NoQuorum,
+    /// It was appended, or may have been, but nobody can tell yet whether it will be committed.
+    #[error("the outcome is unknown; ask again with the same request id")]
+    Unknown,
+    /// Nothing was appended.
+    #[error("a proposal of {bytes} bytes is larger than {limit}; split it")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// Raft has stopped on this node. Nothing was appended.
+    #[error("raft has stopped on this node; see its status")]
+    Shutdown,
+}
+
+/// Why a quorum round gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Another node leads, or none does yet.
+    #[error("this node does not lead; ask {}", leader.map_or("again shortly".to_owned(), |id| format!("node {id}")))]
+    NotLeader {
+        /// Whom to ask.
+        leader: Option<u64>,
+    },
+    /// No majority of the voters acknowledged this node.
+    #[error("no quorum")]
+    NoQuorum,
+    /// Raft has stopped on this node.
+    #[error("raft has stopped on this node; see its status")]
+    Shutdown,
+}
+
+/// Why a change of membership or leadership was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Another node leads, or none does yet. Nothing was changed.
+    #[error("this node does not lead; ask {}", leader.map_or("again shortly".to_owned(), |id| format!("node {id}")))]
+    NotLeader {
+        /// Whom to ask.
+        leader: Option<u64>,
+    },
+    /// No majority of the voters acknowledged this node. Nothing was changed.
+    #[error("no quorum")]
+    NoQuorum,
+    /// An earlier change is not through yet. Nothing was changed.
+    #[error("another change of membership is under way; ask again when it is done")]
+    Busy,
+    /// It cannot be done as things stand. Nothing was changed.
+    #[error("{reason}")]
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// It may still happen.
+    #[error("the outcome is unknown; see raft's status")]
+    Unknown,
+    /// Raft has stopped on this node.
+    #[error("raft has stopped on this node; see its status")]
+    Shutdown,
+}
+
+/// That this node cannot decide, and what is known of who can.
+pub struct NotHere {
+    leader: Option<u64>,
+    lost: bool,
+}
+
+macro_rules! from_not_here {
+    ($($error:ident),*) => {
+        $(impl From<NotHere> for $error {
+            fn from(here: NotHere) -> Self {
+                if here.lost { $error::NoQuorum } else { $error::NotLeader { leader: here.leader } }
+            }
+        })*
+    };
+}
+from_not_here!(ProposeError, ReadError, ChangeError);
+
+/// What raft's tasks and handles share.
+pub struct Shared {
+    pub(super) id: u64,
+    pub(super) raft: Raft,
+    pub(super) timing: RaftTiming,
+    pub(super) peers: Peers,
+    pub(super) marks: Arc<Marks>,
+    pub(super) status: watch::Receiver<RaftStatus>,
+    /// Told after each round that a quorum acknowledged.
+    pub(super) rounds: Arc<Notify>,
+    /// When this node started, on the boot-time clock.
+    pub(super) started: u64,
+}
+
+impl Shared {
+    /// Another node's word for who leads is only worth something while that one is heard.
+    pub fn not_leader(&self, leader: Option<u64>) -> NotHere {
+        let silent_ms = boot_ms().saturating_sub(self.marks.heard().max(self.started));
+        let lost = u128::from(silent_ms) > self.timing.lost_after().as_millis();
+        NotHere { leader: leader.filter(|id| *id != self.id), lost }
+    }
+}
+
+/// A handle on raft. Clones are cheap.
+#[derive(Clone)]
+pub struct RaftHandle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) proposer: Proposer,
+    pub(super) reads: mpsc::Sender<Waiter>,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+impl RaftHandle {
+    /// This node's raft id.
+    pub fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    /// Has `proposal` committed and applied, and gives the state machine's answer to it. Many callers
+    /// at once share log entries and syncs.
+    pub async fn propose(&self, proposal: Bytes) -> Result<Bytes, ProposeError> {
+        // Timers need a runtime; callers may have another or none.
+        let proposer = self.proposer.clone();
+        let task = self.runtime.spawn(async move { proposer.propose(proposal).await });
+        task.await.unwrap_or(Err(ProposeError::Unknown))
+    }
+
+    /// Makes sure that this node leads, by a quorum round that begins after this call, and that all
+    /// which was committed before it is applied here. Gives that revision.
+    pub async fn read_index(&self) -> Result<u64, ReadError> {
+        let (waiter, outcome) = oneshot::channel();
+        self.reads.send(waiter).await.map_err(|_| ReadError::Shutdown)?;
+        outcome.await.unwrap_or(Err(ReadError::Shutdown))
+    }
+
+    /// Raft as seen from here, and every change of it. Positions that move with every entry are
+    /// included: watchers get the latest, not each.
+    pub fn status(&self) -> watch::Receiver<RaftStatus> {
+        self.shared.status.clone()
+    }
+
+    /// The runtime that raft runs on, for what must run beside it (heartbeats, the node-to-node server).
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+}

@@ -1,0 +1,27 @@
+//! Replication: openraft behind an adapter that moves opaque bytes. Here live the log on disk, the
+//! batching of proposals, quorum rounds and the changes of membership. Does not know what a
+//! proposal means, nor how messages travel.
+
+mod codec;
+mod disk;
+mod handle;
+mod inbox;
+mod log;
+mod machine;
+mod members;
+mod network;
+mod node;
+mod propose;
+mod reads;
+mod sled_disk;
+mod snapshots;
+mod status;
+#[cfg(test)]
+mod store_tests;
+mod types;
+
+pub use disk::DiskError;
+pub use handle::{ChangeError, ProposeError, RaftHandle, ReadError};
+pub use node::{RaftLimits, RaftNode, RaftOptions, RaftTiming};
+pub use propose::MAX_PROPOSAL_BYTES;
+pub use status::{RaftRole, RaftStatus};

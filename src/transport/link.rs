@@ -1,0 +1,320 @@
+//! The one persistent stream to a peer, and the questions and snapshots beside it. A stream on which
+//! an answer is overdue is left, so that the next message finds another segment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use quorate_core::ids::Endpoint;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming};
+
+use super::dial::{Dialer, Lane};
+use super::proto::peer_client::PeerClient;
+use super::proto::{CallKind, CallRequest, Chunk, Frame};
+use crate::ports::{PeerCall, PeerError, PeerLink, PeerNet};
+
+/// Messages that wait for the stream, and those on it that wait for an answer.
+const QUEUE: usize = 256;
+const OPEN_WITHIN: Duration = Duration::from_secs(3);
+/// After a failure everything fails at once for so long, instead of dialling for each message.
+const REST: Duration = Duration::from_millis(20);
+const CHUNK: usize = 256 * 1024;
+/// Messages are at most a little larger than one log read.
+pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// Metadata that names whom a call is meant for.
+pub const CLUSTER_KEY: &str = "quorate-cluster";
+/// The raft id it is meant for.
+pub const TO_KEY: &str = "quorate-to";
+/// The raft id it comes from.
+pub const FROM_KEY: &str = "quorate-from";
+
+type Answer = oneshot::Sender<Result<Bytes, PeerError>>;
+
+struct Job {
+    message: Bytes,
+    answer: Answer,
+}
+
+/// The way to one peer.
+pub struct Link {
+    peer: u64,
+    dialer: Dialer,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl PeerNet for Dialer {
+    fn link(&self, peer: u64, endpoints: &[Endpoint]) -> Arc<dyn PeerLink> {
+        self.set(peer, endpoints);
+        self.shared_link(peer)
+    }
+}
+
+fn failure(peer: u64, status: &Status) -> PeerError {
+    let reason = status.message().to_owned();
+    match status.code() {
+        Code::Unauthenticated | Code::FailedPrecondition | Code::PermissionDenied | Code::InvalidArgument => {
+            PeerError::Refused { peer, reason }
+        }
+        _ => PeerError::Unreachable { peer, reason: format!("{}: {reason}", status.code()) },
+    }
+}
+
+fn addressed<T>(dialer: &Dialer, peer: u64, message: T) -> Result<Request<T>, PeerError> {
+    let inner = dialer.inner();
+    let mut request = Request::new(message);
+    let metadata = request.metadata_mut();
+    let cluster = inner.cluster.0.parse().map_err(|_| PeerError::Refused {
+        peer,
+        reason: format!("cluster id {:?} cannot be sent", inner.cluster.0),
+    })?;
+    metadata.insert(CLUSTER_KEY, cluster);
+    metadata.insert(TO_KEY, peer.into());
+    metadata.insert(FROM_KEY, inner.me.into());
+    Ok(request)
+}
+
+impl Link {
+    /// Starts the stream's task, which connects with the first message and ends with the link.
+    pub(super) fn start(dialer: Dialer, peer: u64) -> Arc<Self> {
+        let (jobs, inbox) = mpsc::channel(QUEUE);
+        tokio::spawn(run(dialer.clone(), peer, inbox));
+        Arc::new(Self { peer, dialer, jobs })
+    }
+
+    fn client(&self, lane: Lane) -> PeerClient<super::PeerChannel> {
+        PeerClient::new(self.dialer.channel(self.peer, lane))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
+
+impl PeerLink for Link {
+    fn append(&self, message: Bytes, within: Duration) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        let (answer, outcome) = oneshot::channel();
+        let sent = self.jobs.try_send(Job { message, answer });
+        let peer = self.peer;
+        Box::pin(async move {
+            if let Err(error) = sent {
+                return Err(PeerError::Unreachable { peer, reason: format!("its stream has {error}") });
+            }
+            match tokio::time::timeout(within, outcome).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => Err(PeerError::Unreachable { peer, reason: "its stream has ended".to_owned() }),
+                Err(_) => Err(timed_out(peer, within)),
+            }
+        })
+    }
+
+    fn call(
+        &self,
+        call: PeerCall,
+        message: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        let (peer, dialer, mut client) = (self.peer, self.dialer.clone(), self.client(Lane::Raft));
+        let kind = match call {
+            PeerCall::Vote => CallKind::Vote,
+            PeerCall::PreVote => CallKind::PreVote,
+            PeerCall::Transfer => CallKind::Transfer,
+            PeerCall::Confirm => CallKind::Confirm,
+        };
+        Box::pin(async move {
+            let request = addressed(&dialer, peer, CallRequest { kind: kind.into(), body: message })?;
+            match tokio::time::timeout(within, client.call(request)).await {
+                Ok(Ok(answer)) => Ok(answer.into_inner().body),
+                Ok(Err(status)) => Err(failure(peer, &status)),
+                Err(_) => {
+                    dialer.reset(peer, Lane::Raft);
+                    Err(timed_out(peer, within))
+                }
+            }
+        })
+    }
+
+    fn snapshot(
+        &self,
+        head: Bytes,
+        body: Bytes,
+        stall: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        let (peer, dialer, mut client) = (self.peer, self.dialer.clone(), self.client(Lane::Snapshot));
+        Box::pin(async move {
+            let (chunks, outbound) = mpsc::channel(4);
+            let feed = feed(head, body, chunks, stall);
+            let request = addressed(&dialer, peer, ReceiverStream::new(outbound))?;
+            let answer = client.snapshot(request);
+            tokio::pin!(answer, feed);
+            let answer = tokio::select! {
+                answer = &mut answer => answer,
+                fed = &mut feed => {
+                    if !fed {
+                        dialer.reset(peer, Lane::Snapshot);
+                        return Err(timed_out(peer, stall));
+                    }
+                    // All is sent: what remains is that the peer installs it.
+                    match tokio::time::timeout(stall * 6, &mut answer).await {
+                        Ok(answer) => answer,
+                        Err(_) => return Err(timed_out(peer, stall * 6)),
+                    }
+                }
+            };
+            answer.map(|answer| answer.into_inner().body).map_err(|status| failure(peer, &status))
+        })
+    }
+}
+
+/// Sends the chunks as fast as they are taken; false when none was for `stall`.
+async fn feed(head: Bytes, body: Bytes, chunks: mpsc::Sender<Chunk>, stall: Duration) -> bool {
+    let (mut head, mut rest) = (Some(head), body);
+    while head.is_some() || !rest.is_empty() {
+        let body = rest.split_to(rest.len().min(CHUNK));
+        let chunk = Chunk { head: head.take().unwrap_or_default(), body };
+        match tokio::time::timeout(stall, chunks.send(chunk)).await {
+            Ok(Ok(())) => {}
+            // The call has ended, and says why itself.
+            Ok(Err(_)) => return true,
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+fn timed_out(peer: u64, within: Duration) -> PeerError {
+    PeerError::TimedOut { peer, within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX) }
+}
+
+async fn run(dialer: Dialer, peer: u64, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.recv().await {
+        let failed = match open(&dialer, peer).await {
+            Ok((out, inbound)) => {
+                let mut session = Session { peer, out, pending: BTreeMap::new(), next: 0 };
+                session.send(first);
+                let ended = session.run(inbound, &mut jobs, dialer.inner().silence).await;
+                session.fail(&ended);
+                ended
+            }
+            Err(error) => {
+                drop(first.answer.send(Err(error.clone())));
+                error
+            }
+        };
+        dialer.reset(peer, Lane::Raft);
+        tracing::debug!(peer, error = %failed, "the stream to a peer has ended");
+        let rest = tokio::time::sleep(REST);
+        tokio::pin!(rest);
+        loop {
+            tokio::select! {
+                () = &mut rest => break,
+                job = jobs.recv() => match job {
+                    Some(job) => drop(job.answer.send(Err(failed.clone()))),
+                    None => return,
+                }
+            }
+        }
+    }
+}
+
+type Open = (mpsc::Sender<Frame>, Streaming<Frame>);
+
+async fn open(dialer: &Dialer, peer: u64) -> Result<Open, PeerError> {
+    let mut client = PeerClient::new(dialer.channel(peer, Lane::Raft))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let (out, outbound) = mpsc::channel(QUEUE);
+    let request = addressed(dialer, peer, ReceiverStream::new(outbound))?;
+    match tokio::time::timeout(OPEN_WITHIN, client.stream(request)).await {
+        Ok(Ok(answer)) => Ok((out, answer.into_inner())),
+        Ok(Err(status)) => Err(failure(peer, &status)),
+        Err(_) => Err(timed_out(peer, OPEN_WITHIN)),
+    }
+}
+
+struct Session {
+    peer: u64,
+    out: mpsc::Sender<Frame>,
+    /// Sent and not answered, with when they were sent.
+    pending: BTreeMap<u64, (Answer, Instant)>,
+    next: u64,
+}
+
+impl Session {
+    fn send(&mut self, job: Job) {
+        if job.answer.is_closed() {
+            return;
+        }
+        if self.pending.len() >= QUEUE {
+            let reason = "too many messages wait for it".to_owned();
+            return drop(job.answer.send(Err(PeerError::Unreachable { peer: self.peer, reason })));
+        }
+        let id = self.next;
+        self.next += 1;
+        match self.out.try_send(Frame { id, body: job.message, error: String::new() }) {
+            Ok(()) => drop(self.pending.insert(id, (job.answer, Instant::now()))),
+            Err(error) => {
+                let reason = format!("its stream has {error}");
+                drop(job.answer.send(Err(PeerError::Unreachable { peer: self.peer, reason })));
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame) {
+        let Some((answer, _)) = self.pending.remove(&frame.id) else { return };
+        let outcome = if frame.error.is_empty() {
+            Ok(frame.body)
+        } else {
+            Err(PeerError::Refused { peer: self.peer, reason: frame.error })
+        };
+        // Whoever no longer waits needs no answer.
+        drop(answer.send(outcome));
+    }
+
+    fn fail(&mut self, error: &PeerError) {
+        for (_, (answer, _)) in std::mem::take(&mut self.pending) {
+            drop(answer.send(Err(error.clone())));
+        }
+    }
+
+    /// Until the stream breaks, is silent for too long while an answer is due, or nobody needs it.
+    async fn run(
+        &mut self,
+        mut inbound: Streaming<Frame>,
+        jobs: &mut mpsc::Receiver<Job>,
+        silence: Duration,
+    ) -> PeerError {
+        let peer = self.peer;
+        let mut heard = Instant::now();
+        let mut check = tokio::time::interval(silence / 4);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                frame = inbound.message() => match frame {
+                    Ok(Some(frame)) => {
+                        heard = Instant::now();
+                        self.take(frame);
+                    }
+                    Ok(None) => {
+                        return PeerError::Unreachable { peer, reason: "it closed its stream".to_owned() };
+                    }
+                    Err(status) => return failure(peer, &status),
+                },
+                job = jobs.recv() => match job {
+                    Some(job) => self.send(job),
+                    None => {
+                        return PeerError::Unreachable { peer, reason: "its link was dropped".to_owned() };
+                    }
+                },
+                now = check.tick() => {
+                    let oldest = self.pending.values().next().map(|(_, sent)| *sent);
+                    if oldest.is_some_and(|sent| now.duration_since(sent.max(heard)) > silence) {
+                        return timed_out(peer, silence);
+                    }
+                }
+            }
+        }
+    }
+}

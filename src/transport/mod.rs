@@ -1,0 +1,15 @@
+//! How bytes travel between nodes: who is reached where, the cluster secret on every call, the
+//! persistent stream of raft's messages, and the server of the node-to-node port. Does not know what
+//! the bytes mean.
+
+mod dial;
+mod link;
+mod peer_service;
+mod proto;
+mod secret;
+mod serve;
+
+pub use dial::{Dialer, Lane, PeerChannel};
+pub use peer_service::peer_service;
+pub use secret::{Secret, SecretError, SecretLayer, WithSecret};
+pub use serve::{bind, serve};
