@@ -3,10 +3,12 @@
 
 pub mod api;
 pub mod cli;
+pub mod executors;
 pub mod guard;
 pub mod host;
 pub mod layout;
 pub mod ports;
 pub mod raft;
 pub mod transport;
+pub mod probes;
 pub mod workload;

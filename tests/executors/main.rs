@@ -3,7 +3,9 @@
 
 mod deadlines;
 mod deaths;
+mod health;
 mod lifecycle;
 mod limits;
 mod output;
 mod rig;
+mod workload;
