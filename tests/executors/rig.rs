@@ -156,6 +156,13 @@ impl Drop for Rig {
         while pid > 0 && alive(pid) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
+        // A test that failed with its guard killed would leave instances behind; a guard that nobody
+        // holds takes them over, ends them and itself.
+        let hold = self.held.try_clone().unwrap();
+        let mut last = std::process::Command::new(QUORATE);
+        last.args(["guard", "--hold", "0", "--data-dir"]).arg(self.layout.root());
+        last.stdin(hold).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let _ = last.status();
     }
 }
 
