@@ -8,7 +8,7 @@ pub mod guard;
 pub mod host;
 pub mod layout;
 pub mod ports;
+pub mod probes;
 pub mod raft;
 pub mod transport;
-pub mod probes;
 pub mod workload;
