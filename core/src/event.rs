@@ -149,3 +149,149 @@ pub enum Event {
     /// An impossible state was met; this node stops acting on it.
     Alarm(String),
 }
+
+impl EventRecord {
+    /// What it concerns, such as `node n2`, `web/0`, `operation 7`.
+    pub fn subject(&self) -> String {
+        match &self.event {
+            Event::Bootstrapped | Event::SettingsChanged(_) | Event::Alarm(_) => "cluster".to_owned(),
+            Event::NodeAdmitted(node)
+            | Event::NodeReplaced(node)
+            | Event::NodeUpdated(node)
+            | Event::NodeLost { node, .. }
+            | Event::NodeRejoined { node, .. }
+            | Event::NodeCordoned { node, .. }
+            | Event::NodeAttested { node, .. }
+            | Event::NodeLeaving(node)
+            | Event::NodeRemoved(node) => format!("node {node}"),
+            Event::ServiceDeployed { service, .. }
+            | Event::ServiceStopped(service)
+            | Event::ServiceDeleting(service)
+            | Event::ServiceDeleted(service) => format!("service {service}"),
+            Event::Granted { slot, .. }
+            | Event::StopOrdered { slot, .. }
+            | Event::ClaimEnded { slot, .. } => slot.to_string(),
+            Event::OperationBegan { operation, .. }
+            | Event::OperationAdvanced { operation, .. }
+            | Event::OperationEnded { operation, .. } => format!("operation {operation}"),
+        }
+    }
+
+    /// How bad it is.
+    pub fn level(&self) -> Level {
+        match &self.event {
+            Event::Alarm(_) | Event::NodeLost { .. } => Level::Critical,
+            Event::NodeReplaced(_) | Event::NodeAttested { .. } => Level::Warning,
+            Event::ClaimEnded { evidence, .. } => match evidence {
+                Evidence::StopAcknowledged { .. } => Level::Ok,
+                Evidence::Rebooted { .. } => Level::Notice,
+                Evidence::Fenced { .. } | Evidence::Silence { .. } | Evidence::Attested { .. } => {
+                    Level::Warning
+                }
+            },
+            Event::OperationEnded { well, .. } => {
+                if *well {
+                    Level::Ok
+                } else {
+                    Level::Warning
+                }
+            }
+            Event::Bootstrapped
+            | Event::SettingsChanged(_)
+            | Event::NodeAdmitted(_)
+            | Event::NodeRejoined { .. }
+            | Event::NodeCordoned { .. }
+            | Event::NodeLeaving(_)
+            | Event::NodeRemoved(_)
+            | Event::ServiceStopped(_)
+            | Event::ServiceDeleting(_)
+            | Event::ServiceDeleted(_)
+            | Event::OperationBegan { .. } => Level::Notice,
+            Event::NodeUpdated(_)
+            | Event::ServiceDeployed { .. }
+            | Event::Granted { .. }
+            | Event::StopOrdered { .. }
+            | Event::OperationAdvanced { .. } => Level::Ok,
+        }
+    }
+
+    /// What happened, in a sentence without its subject's kind.
+    pub fn text(&self) -> String {
+        let why = |text: String, because: &str| {
+            if because.is_empty() { text } else { format!("{text}: {because}") }
+        };
+        match &self.event {
+            Event::Bootstrapped => "the cluster was made".to_owned(),
+            Event::SettingsChanged(changes) => format!("settings changed: {}", changes.join(", ")),
+            Event::NodeAdmitted(node) => format!("{node} was admitted"),
+            Event::NodeReplaced(node) => {
+                format!("{node} came with a new disk: it joins as a new voter, the old one is removed")
+            }
+            Event::NodeUpdated(node) => format!("{node} changed what it says of itself"),
+            Event::NodeLost { node, because } => why(format!("{node} is lost"), &because.join("; ")),
+            Event::NodeRejoined { node, adopted: 0 } => format!("{node} is back"),
+            Event::NodeRejoined { node, adopted: 1 } => {
+                format!("{node} is back; 1 instance was adopted without a restart")
+            }
+            Event::NodeRejoined { node, adopted } => {
+                format!("{node} is back; {adopted} instances were adopted without a restart")
+            }
+            Event::NodeCordoned { node, on: true } => {
+                format!("{node} was cordoned: nothing new is placed there")
+            }
+            Event::NodeCordoned { node, on: false } => format!("{node} was uncordoned"),
+            Event::NodeAttested { node, reason } => format!("{node} was attested dead: {reason}"),
+            Event::NodeLeaving(node) => format!("{node} is leaving for good"),
+            Event::NodeRemoved(node) => format!("{node} was removed"),
+            Event::ServiceDeployed { service, version, cause } => match cause.as_str() {
+                "scale" => format!("{service} was scaled"),
+                "restart" => format!("{service} is restarted as version {version}"),
+                _ => format!("{service} was deployed, version {version}"),
+            },
+            Event::ServiceStopped(service) => format!("{service} was stopped by an operator"),
+            Event::ServiceDeleting(service) => format!("{service} is being deleted"),
+            Event::ServiceDeleted(service) => format!("{service} is gone"),
+            Event::Granted { slot, node, token, because } => {
+                why(format!("{slot} goes to {node} with token {token}"), because)
+            }
+            Event::StopOrdered { slot, node, because } => {
+                why(format!("{slot} on {node} is told to stop"), because)
+            }
+            Event::ClaimEnded { slot, node, evidence } => {
+                format!("{slot} does not run on {node} any more: {}", evidence.words())
+            }
+            Event::OperationBegan { what, .. } => format!("{what} begins"),
+            Event::OperationAdvanced { what, .. } | Event::OperationEnded { what, .. } => what.clone(),
+            Event::Alarm(text) => format!("IMPOSSIBLE STATE: {text}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Millis;
+
+    fn record(event: Event) -> EventRecord {
+        EventRecord { revision: Revision(7), at: WallMs(0), by: None, event }
+    }
+
+    #[test]
+    fn events_read_as_sentences_and_name_their_evidence() {
+        let (node, slot): (NodeId, SlotId) = ("n2".parse().unwrap(), "db/0".parse().unwrap());
+        let evidence = Evidence::Silence { lease_epoch: crate::ids::LeaseEpoch(3), waited: Millis(15_600) };
+        let ended = record(Event::ClaimEnded { slot: slot.clone(), node: node.clone(), evidence });
+        assert_eq!(
+            ended.text(),
+            "db/0 does not run on n2 any more: silent for 15.6 s, past its guarded deadline"
+        );
+        assert_eq!((ended.subject().as_str(), ended.level()), ("db/0", Level::Warning));
+        let because = vec!["no heartbeat for 5s".to_owned(), "3 of 3 lost it".to_owned()];
+        let lost = record(Event::NodeLost { node: node.clone(), because });
+        assert_eq!(lost.text(), "n2 is lost: no heartbeat for 5s; 3 of 3 lost it");
+        assert_eq!(lost.subject(), "node n2");
+        let token = "1.7".parse().unwrap();
+        let granted = record(Event::Granted { slot, node, token, because: String::new() });
+        assert_eq!(granted.text(), "db/0 goes to n2 with token 1.7");
+    }
+}

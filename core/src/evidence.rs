@@ -48,6 +48,21 @@ impl Evidence {
             Evidence::Attested { .. } => "attested",
         }
     }
+
+    /// For people.
+    pub fn words(&self) -> String {
+        match self {
+            Evidence::StopAcknowledged { stop } => format!("its node acknowledged the stop {stop}"),
+            Evidence::Fenced { operation } => format!("its node was fenced by operation {operation}"),
+            Evidence::Rebooted { .. } => "its host is back in a new boot and runs nothing of it".to_owned(),
+            Evidence::Silence { waited, .. } => {
+                format!("silent for {}, past its guarded deadline", waited.human())
+            }
+            Evidence::Attested { revision } => {
+                format!("an operator attested at revision {revision} that its node is dead")
+            }
+        }
+    }
 }
 
 /// Proof that a node cannot act, standing until it rejoins. It ends claims made before it, none later.

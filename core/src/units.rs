@@ -55,6 +55,27 @@ impl Sub for Millis {
     }
 }
 
+impl Millis {
+    /// Rounded for sentences: `250 ms`, `15.6 s`, `2 min 5 s`, `3 h 10 min`. Not read back.
+    pub fn human(self) -> String {
+        let two = |large: u64, unit: &str, small: u64, part: &str| match small {
+            0 => format!("{large} {unit}"),
+            _ => format!("{large} {unit} {small} {part}"),
+        };
+        let seconds = self.0 / 1_000;
+        match self.0 {
+            0..1_000 => format!("{} ms", self.0),
+            ms @ 1_000..60_000 => match ms % 1_000 / 100 {
+                0 => format!("{seconds} s"),
+                tenth => format!("{seconds}.{tenth} s"),
+            },
+            60_000..3_600_000 => two(seconds / 60, "min", seconds % 60, "s"),
+            3_600_000..86_400_000 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
+            _ => two(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
+        }
+    }
+}
+
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0;
@@ -140,6 +161,14 @@ mod tests {
         for bad in ["", "10", "s", "-1s", "1 week", "1e300h", "NaNs"] {
             assert!(bad.parse::<Millis>().is_err(), "{bad:?} was taken");
         }
+    }
+
+    #[test]
+    fn lengths_of_time_read_well_in_sentences() {
+        let shown: Vec<String> = [0, 250, 1_000, 15_650, 125_000, 120_000, 11_400_000, 90_000_000]
+            .map(|ms| Millis(ms).human())
+            .to_vec();
+        assert_eq!(shown, ["0 ms", "250 ms", "1 s", "15.6 s", "2 min 5 s", "2 min", "3 h 10 min", "1 d 1 h"]);
     }
 
     #[test]

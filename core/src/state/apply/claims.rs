@@ -269,7 +269,11 @@ impl Entry<'_> {
                 }
                 let needed = record.held.silence_wait(claim.grace);
                 if *waited < needed {
-                    return no(format!("{node} was silent for {waited} of the {needed} needed"));
+                    return no(format!(
+                        "{node} was silent for {} of the {} needed",
+                        waited.human(),
+                        needed.human()
+                    ));
                 }
                 Ok(())
             }

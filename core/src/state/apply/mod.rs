@@ -10,6 +10,8 @@ pub mod limits;
 mod migration;
 mod nodes;
 mod operations;
+#[cfg(test)]
+mod random;
 mod services;
 #[cfg(test)]
 mod testkit;

@@ -92,6 +92,14 @@ impl Entry<'_> {
                 format!("give this node another name, or stop the other {id} and wait until it is lost"),
             ));
         }
+        // Once its name lives elsewhere, nothing could be proven of the old host any more.
+        let unproven = self.state.claims_on(id).next().filter(|_| record.machine != admission.machine);
+        if let Some((slot, claim)) = unproven {
+            return Err(refused(
+                format!("{slot}@{} may still run on the old host of {id}", claim.token),
+                format!("fence {id} or attest that it is dead first"),
+            ));
+        }
         let raft_id = self.next_raft_id();
         let mut new = self.fresh_record(admission, raft_id, LeaseEpoch(record.lease_epoch.0 + 1));
         new.cordoned = record.cordoned;

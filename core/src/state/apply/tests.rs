@@ -194,6 +194,16 @@ fn a_wiped_disk_is_a_new_voter_and_a_copied_one_is_refused() {
     c.lose("n1");
     assert_eq!(c.ok(Command::AdmitNode(wiped)), Reply::Admitted(RaftId(3)));
     assert_eq!(c.state.nodes.get(&node("n1")).unwrap().lease_epoch, LeaseEpoch(2));
+    c.deploy("db", "");
+    let token = c.grant("db/0", "n1");
+    c.lose("n1");
+    let mut other_host = admission("n1");
+    (other_host.disk.0, other_host.machine.0) = ("third".to_owned(), "other".to_owned());
+    assert!(c.refused(Command::AdmitNode(other_host.clone())).contains("old host of n1"));
+    c.ok(Command::AttestDead { node: node("n1"), reason: "scrapped".to_owned() });
+    let revision = c.state.revision;
+    c.end("db/0", token, Evidence::Attested { revision }).unwrap();
+    c.ok(Command::AdmitNode(other_host));
     let mut copied = admission("n3");
     copied.disk = DiskId("disk-n2".to_owned());
     assert!(c.refused(Command::AdmitNode(copied)).contains("copy"));
