@@ -284,7 +284,7 @@ fn any_commands_in_any_order_are_answered_and_keep_what_must_hold() {
         }
     }
     assert!(
-        seen.accepted > 5_000 && seen.grants > 500 && seen.ended > 200 && seen.flips > 5 && seen.fenced > 5,
+        seen.accepted > 5_000 && seen.grants > 500 && seen.ended > 200 && seen.flips > 1 && seen.fenced > 5,
         "too little happened: {seen:?}"
     );
 }
