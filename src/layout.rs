@@ -58,6 +58,12 @@ impl Layout {
     }
 }
 
+/// How the guard of a data directory is called where all guards of a host are: its control groups lie
+/// below `quorate/NAME`, what it keeps for a boot below `/run/quorate/NAME`.
+pub fn guard_name(root: &Path) -> String {
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(root.as_os_str().as_encoded_bytes()))
+}
+
 /// A slot as a file name; unambiguous, since an ordinal holds no dot.
 pub fn slot_folder(slot: &SlotId) -> String {
     format!("{}.{}", slot.service, slot.ordinal)

@@ -17,7 +17,7 @@ use super::logs::LogPolicy;
 use super::records::{RunRecord, Runs, Slots, make_private};
 use super::run::{RawExit, Run};
 use crate::host::{ProcessStat, boot_id, process_ids};
-use crate::layout::{Layout, slot_folder, slot_of_folder};
+use crate::layout::{Layout, guard_name, slot_folder, slot_of_folder};
 
 /// The guard's own group beside those of its instances.
 pub const OWN_GROUP: &str = "guard";
@@ -26,8 +26,7 @@ impl Keeper {
     /// Opens everything and takes over what runs.
     pub fn open(layout: Layout, track: Track, logs: LogPolicy, journal: Journal) -> anyhow::Result<Self> {
         let boot = boot_id().context("cannot tell which boot this is")?;
-        let name =
-            format!("{:016x}", xxhash_rust::xxh3::xxh3_64(layout.root().as_os_str().as_encoded_bytes()));
+        let name = guard_name(layout.root());
         let cgroups = Cgroups::detect(&format!("quorate/{name}"), track);
         cgroups.enter(OWN_GROUP);
         let slots = Slots::open(layout.guard().join("slots"))?;

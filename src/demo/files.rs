@@ -1,0 +1,190 @@
+//! What the demo writes before it starts nodes: their files, with free ports, and the services it deploys.
+//! Starts nothing.
+
+use std::fmt::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use anyhow::Context;
+use rand::RngExt;
+
+/// A node as the demo configures it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NodePlan {
+    /// Its name.
+    pub name: String,
+    /// Its zone, so that placement has something to spread over.
+    pub zone: char,
+    /// Node to node, API, HTTP.
+    pub ports: [u16; 3],
+}
+
+impl NodePlan {
+    /// Where another node reaches it.
+    pub(super) fn bind(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    /// Its API.
+    pub(super) fn api(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[1])
+    }
+
+    /// Its health over HTTP.
+    pub(super) fn http(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[2])
+    }
+}
+
+/// So many nodes, `n1` onwards, and `extra` ports for services.
+pub(super) fn plan(count: u8, extra: usize) -> anyhow::Result<(Vec<NodePlan>, Vec<u16>)> {
+    let mut ports = free_ports(usize::from(count) * 3 + extra)?;
+    let nodes = (0..count)
+        .map(|number| {
+            let ports = std::array::from_fn(|_| ports.pop().unwrap_or_default());
+            NodePlan { name: format!("n{}", number + 1), zone: char::from(b'a' + number % 3), ports }
+        })
+        .collect();
+    Ok((nodes, ports))
+}
+
+/// Ports that nobody uses now. Below the range from which the kernel gives out ports, so that no outgoing
+/// connection takes one while its node is down.
+fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_ascii_whitespace().next().and_then(|text| text.parse::<u16>().ok());
+    let high = first.filter(|first| *first > 12_000).unwrap_or(32_768);
+    let mut found: Vec<TcpListener> = Vec::new();
+    for _ in 0..count * 50 {
+        if found.len() == count {
+            break;
+        }
+        let port = rand::rng().random_range(high - 10_000..high);
+        found.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    }
+    anyhow::ensure!(
+        found.len() == count,
+        "only {} of {count} free ports were found on loopback",
+        found.len()
+    );
+    found.iter().map(|one| Ok(one.local_addr().context("a port has no number")?.port())).collect()
+}
+
+/// A node's file. The first begins the cluster, the others come by its token.
+pub(super) fn node_yaml(dir: &Path, node: &NodePlan, join: Option<(&str, &str)>) -> anyhow::Result<String> {
+    let program = std::env::current_exe()?;
+    let mut text = format!(
+        "# Written by `quorate demo`.\n\
+         node_id: {}\nbind_addr: {}\ngrpc_port: {}\nhttp_port: {}\ndata_dir: {}\nlabels: {{zone: {}}}\n\
+         timing: {{profile: lan}}\n",
+        node.name,
+        node.bind(),
+        node.ports[1],
+        node.ports[2],
+        quoted(&super::place::node_dir(dir, &node.name))?,
+        node.zone,
+    );
+    match join {
+        None => text.push_str("bootstrap: true\n"),
+        Some((address, token)) => {
+            writeln!(text, "join: {{addresses: [\"{address}\"], token: {}}}", serde_json::to_string(token)?)?;
+        }
+    }
+    let command = [quoted(&program)?, "demo".into(), "fence-agent".into(), "--dir".into(), quoted(dir)?];
+    writeln!(
+        text,
+        "fencing:\n  methods: [[{{kind: exec, command: [{}, --node, {}], timeout: 10s, attempts: 2}}]]",
+        command.join(", "),
+        node.name
+    )?;
+    Ok(text)
+}
+
+/// A JSON text is a YAML text, whatever is in the path.
+fn quoted(path: &Path) -> anyhow::Result<String> {
+    let text =
+        path.to_str().with_context(|| format!("{} is not UTF-8; choose another --dir", path.display()))?;
+    Ok(serde_json::to_string(text)?)
+}
+
+/// How many ports [`services`] uses.
+pub(super) const SERVICE_PORTS: usize = 2;
+
+/// The services of the demo, one of each priority, as YAML documents.
+pub(super) fn services(ports: &[u16]) -> anyhow::Result<String> {
+    let [db, worker, ..] = ports else { anyhow::bail!("the demo's services need {SERVICE_PORTS} ports") };
+    let program = quoted(&std::env::current_exe()?)?;
+    Ok(format!(
+        r#"name: db
+priority: critical
+replicas: 1
+exclusive: true
+spec: {{command: [{program}, workload, --http, "127.0.0.1:{db}"]}}
+state: {{dir: data}}
+resources: {{cpu: 0.2, memory_mib: 64}}
+health: {{http: {{port: {db}, path: /healthz}}}}
+stop: {{grace: 3s}}
+---
+name: web
+priority: high
+replicas: 2
+exclusive: false
+spec: {{command: [{program}, workload, --http, "127.0.0.1:0"]}}
+resources: {{cpu: 0.1, memory_mib: 32}}
+placement: {{spread: prefer}}
+stop: {{grace: 3s}}
+---
+name: worker
+priority: normal
+replicas: 1
+exclusive: true
+spec: {{command: [{program}, workload, --http, "127.0.0.1:{worker}"]}}
+state: {{dir: data}}
+resources: {{cpu: 0.1, memory_mib: 32}}
+health: {{http: {{port: {worker}, path: /healthz}}}}
+stop: {{grace: 3s}}
+---
+name: batch
+priority: low
+replicas: 1
+exclusive: false
+spec: {{command: [{program}, workload]}}
+resources: {{cpu: 0.1, memory_mib: 32}}
+stop: {{grace: 1s}}
+"#
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_core::spec::{SpecDefaults, parse};
+
+    #[test]
+    fn the_files_of_the_nodes_are_good_ones() {
+        let (nodes, extra) = plan(4, 2).unwrap();
+        let mut ports: Vec<u16> = nodes.iter().flat_map(|node| node.ports).chain(extra).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 14);
+        let dir = Path::new("/tmp/a demo: \"odd\"");
+        for (node, join) in nodes.iter().zip([None, Some(("127.0.0.1:1", "q1/c/s/a/00")), None, None]) {
+            let text = node_yaml(dir, node, join).unwrap();
+            let config =
+                quorate_core::config::parse(&text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+            assert_eq!(config.node.as_str(), node.name);
+            assert_eq!(config.bootstrap, join.is_none());
+            assert_eq!(config.fencing.len(), 1);
+        }
+    }
+
+    #[test]
+    fn the_services_are_one_of_each_priority() {
+        let text = services(&[1, 2]).unwrap();
+        let specs = parse(&text, &SpecDefaults::default()).unwrap_or_else(|errors| panic!("{errors}"));
+        let mut priorities: Vec<_> = specs.iter().map(|spec| spec.priority).collect();
+        priorities.dedup();
+        assert_eq!(priorities.len(), 4);
+        assert!(services(&[1]).is_err());
+    }
+}
