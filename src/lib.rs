@@ -3,6 +3,8 @@
 
 pub mod api;
 pub mod cli;
+pub mod cockpit;
+pub mod demo;
 pub mod executors;
 pub mod guard;
 pub mod host;

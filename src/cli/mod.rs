@@ -119,6 +119,8 @@ enum Command {
     Raft(cluster::RaftCommand),
     /// What another host needs in order to join
     JoinToken,
+    /// Real nodes on this host with services on them, and the cockpit over them
+    Demo(crate::demo::DemoArgs),
     /// Hold a node's native processes and their deadlines; nodes start it themselves
     Guard(crate::guard::GuardArgs),
     /// A small service for demonstrations and tests
@@ -152,6 +154,7 @@ fn dispatch(cli: Cli) -> Result<u8, ApiError> {
             "the cockpit with its own node is not in this build yet",
             "start `quorate node --config FILE`, then use the other commands",
         )),
+        Some(Command::Demo(args)) => crate::demo::run(args).map(|()| 0),
         Some(Command::Guard(args)) => crate::guard::run(args).map(|()| 0).map_err(failed),
         Some(Command::Workload(args)) => crate::workload::run(&args).map_err(failed),
         Some(Command::Completions { shell }) => {
@@ -199,7 +202,7 @@ async fn ask(global: &Global, command: Command) -> Result<(), ApiError> {
         Command::Kv(command) => kv::kv(client, global.output, command).await,
         Command::Raft(command) => cluster::raft(client, global.output, command).await,
         Command::JoinToken => cluster::join_token(client, global.output).await,
-        Command::Guard(_) | Command::Workload(_) | Command::Completions { .. } => Ok(()),
+        Command::Demo(_) | Command::Guard(_) | Command::Workload(_) | Command::Completions { .. } => Ok(()),
     }
 }
 

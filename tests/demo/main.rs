@@ -1,0 +1,4 @@
+//! `quorate demo` as people and scripts start it: real processes, and nothing left of them.
+
+mod ends;
+mod rig;
