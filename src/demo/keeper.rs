@@ -1,12 +1,14 @@
 //! What outlives a killed demo for a moment: waits for the demo's pipe to close, gives nodes and guards that
 //! watch the same pipe a moment, then ends whatever is left, frozen or not.
 
-use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use tokio::process::{Child, Command};
 
 use super::place::Place;
@@ -61,9 +63,7 @@ impl Hold {
 pub(super) fn keep(dir: &Path) -> anyhow::Result<()> {
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"quorate-keeper");
-    let mut nothing = [0_u8; 16];
-    let mut held = std::io::stdin().lock();
-    while !matches!(held.read(&mut nothing), Ok(0) | Err(_)) {}
+    wait_for_end(std::io::stdin());
     let deadline = Instant::now() + BY_THEMSELVES;
     while Instant::now() < deadline && targets(dir).iter().any(|target| !target.left().is_empty()) {
         std::thread::sleep(Duration::from_millis(20));
@@ -73,6 +73,18 @@ pub(super) fn keep(dir: &Path) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(super::place::demo_file(dir));
     let _ = std::fs::remove_file(super::place::door(dir));
     Ok(())
+}
+
+/// Returns once nobody can write any more. Others share this end and may have made it non-blocking.
+fn wait_for_end(held: impl AsFd) {
+    let mut nothing = [0_u8; 16];
+    loop {
+        let mut fds = [PollFd::new(&held, PollFlags::IN)];
+        match poll(&mut fds, None).and_then(|_| rustix::io::read(&held, &mut nothing)) {
+            Ok(1..) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Ok(0) | Err(_) => return,
+        }
+    }
 }
 
 fn targets(dir: &Path) -> Vec<Target> {
