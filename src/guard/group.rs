@@ -190,3 +190,74 @@ fn field(folder: &Path, name: &str, key: &str) -> u64 {
         .and_then(|(_, value)| value.trim().parse().ok())
         .unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use quorate_core::spec::ProcessWorkload;
+
+    use super::*;
+
+    fn limits(cpu: Option<u32>, memory: Option<u64>, pids: Option<u32>) -> ProcessWorkload {
+        ProcessWorkload {
+            command: vec!["x".to_owned()],
+            environment: BTreeMap::new(),
+            working_dir: None,
+            user: None,
+            cpu_limit: cpu.map(CpuMillis),
+            memory_limit: memory.map(MemoryMib),
+            pids_limit: pids,
+        }
+    }
+
+    fn group(folder: &Path, tree: fn(PathBuf) -> Tree) -> Group {
+        let all = [Controller::Cpu, Controller::CpuAccount, Controller::Memory, Controller::Pids];
+        Group {
+            tracking: tree(folder.to_path_buf()),
+            controllers: all.map(|controller| (controller, tree(folder.to_path_buf()))).into(),
+            folders: vec![folder.to_path_buf()],
+        }
+    }
+
+    fn shown(folder: &Path, names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| fs::read_to_string(folder.join(name)).unwrap()).collect()
+    }
+
+    #[test]
+    fn limits_are_written_in_the_words_of_each_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let v2 = group(folder.path(), Tree::V2);
+        let names = ["cpu.max", "memory.max", "memory.swap.max", "pids.max"];
+        v2.limit(&limits(Some(250), Some(64), Some(10))).unwrap();
+        assert_eq!(shown(folder.path(), &names), ["25000 100000", "67108864", "0", "10"]);
+        v2.limit(&limits(None, None, None)).unwrap();
+        assert_eq!(shown(folder.path(), &names), ["max 100000", "max", "max", "max"]);
+        let v1 = group(folder.path(), Tree::V1);
+        let names = ["cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.limit_in_bytes", "pids.max"];
+        v1.limit(&limits(Some(1_500), Some(1), None)).unwrap();
+        assert_eq!(shown(folder.path(), &names), ["150000", "100000", "1048576", "max"]);
+        v1.limit(&limits(None, None, Some(3))).unwrap();
+        assert_eq!(shown(folder.path(), &names), ["-1", "100000", "-1", "3"]);
+    }
+
+    #[test]
+    fn use_and_kills_are_read_from_version_2() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("cpu.stat", "usage_usec 2000000\nuser_usec 1\n"),
+            ("memory.current", "52428800\n"),
+            ("memory.stat", "anon 1\ninactive_file 10485760\n"),
+            ("memory.events", "low 0\nmax 9\noom 2\noom_kill 1\n"),
+            ("pids.current", "7\n"),
+            ("cgroup.procs", "12\n34\n"),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let group = group(folder.path(), Tree::V2);
+        assert_eq!((group.members(), group.memory_kills()), (vec![12, 34], 1));
+        let before = CpuReading { at: BootMs(1_000), used_us: 1_500_000 };
+        let usage = group.usage(Some(before), group.cpu(BootMs(2_000)));
+        assert_eq!(usage, InstanceUsage { cpu: CpuMillis(500), memory: MemoryMib(40), tasks: 7 });
+    }
+}

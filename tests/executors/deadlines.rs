@@ -11,6 +11,9 @@ use rustix::process::Signal;
 
 use crate::rig::{Rig, alive, script, signal_process, until_so};
 
+/// Later than this no deadline is met, however busy the machine; the kill itself takes some ten milliseconds.
+const LATE: Millis = Millis(1_000);
+
 const DEAF: &str = "trap '' TERM; while :; do sleep 0.01; done";
 
 #[tokio::test]
@@ -33,19 +36,13 @@ async fn the_guard_ends_what_may_not_stay_with_no_node_there() {
     rig.node_goes().await;
     until_so("the low one is gone", || !alive(pids[0])).await;
     let low_gone = boot_now();
-    assert!(
-        low_gone >= expiry && low_gone < expiry + Millis(200),
-        "low went at {low_gone:?}, lease {expiry:?}"
-    );
+    assert!(low_gone >= expiry && low_gone < expiry + LATE, "low went at {low_gone:?}, lease {expiry:?}");
     assert!(alive(pids[1]), "the grace of a normal one was cut short");
     until_so("the polite one is gone", || !alive(pids[2])).await;
     until_so("the normal one is gone", || !alive(pids[1])).await;
     let gone = boot_now();
     let deadline = expiry + Millis(400);
-    assert!(
-        gone >= deadline && gone < deadline + Millis(200),
-        "normal went at {gone:?}, deadline {deadline:?}"
-    );
+    assert!(gone >= deadline && gone < deadline + LATE, "normal went at {gone:?}, deadline {deadline:?}");
     assert!(alive(pids[3]), "a critical one was ended");
     rig.node_comes().await;
     for name in ["low", "normal", "polite"] {
@@ -98,7 +95,7 @@ async fn a_frozen_guard_enforces_what_passed_meanwhile_as_soon_as_it_thaws() {
     rig.signal_guard(Signal::CONT);
     let thawed = boot_now();
     until_so("it is gone", || !alive(pid)).await;
-    assert!(boot_now() < thawed + Millis(200));
+    assert!(boot_now() < thawed + LATE);
     status.wait_for(|status| status.answering).await.unwrap();
     assert_eq!(rig.exited("web").await.kind, ExitKind::LeaseExpired);
 }

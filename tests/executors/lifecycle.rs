@@ -1,15 +1,18 @@
 //! Starting and stopping: what is accepted, what is refused, and what an end is called.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use quorate::guard::Track;
 use quorate::ports::{ActError, Guard};
 use quorate_core::effect::Isolation;
 use quorate_core::ids::OperationId;
 use quorate_core::observation::{ExitKind, InstancePhase};
+use quorate_core::units::Millis;
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::rig::{Rig, alive, root, script, service, slot, stop, until_so};
+use crate::rig::{QUORATE, Rig, alive, root, script, service, slot, stop, until_so};
 
 #[tokio::test]
 async fn an_instance_runs_stops_within_its_grace_and_leaves_its_token() {
@@ -87,7 +90,7 @@ async fn ends_are_told_apart_and_stay_on_view() {
 }
 
 fn libc_segv() -> i32 {
-    rustix::process::Signal::SEGV.as_raw()
+    Signal::SEGV.as_raw()
 }
 
 #[tokio::test]
@@ -164,7 +167,6 @@ async fn an_instance_finds_who_it_is_and_nothing_of_the_guards_environment() {
 #[tokio::test]
 async fn whoever_it_runs_as_owns_its_folders() {
     if !root() {
-        println!("left out: switching accounts needs root");
         return;
     }
     let rig = Rig::new().await;
@@ -240,4 +242,56 @@ async fn a_start_without_a_live_lease_is_refused() {
     rig.renew_for(60_000).await;
     rig.start(&start).await.unwrap();
     rig.running("web").await;
+}
+
+/// A program that runs quorate as nobody, from a place that nobody may enter.
+fn as_nobody(folder: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    open(folder);
+    fs::copy(QUORATE, folder.join("quorate")).unwrap();
+    let program = folder.join("as-nobody");
+    let quorate = folder.join("quorate").display().to_string();
+    // The node makes the data directory; here its owner has to be somebody else.
+    let text = format!(
+        "#!/bin/sh\nfor last; do :; done\ncase \"$*\" in *--detach*) \
+         d=$(echo \"$*\" | sed 's/.*--data-dir \\([^ ]*\\).*/\\1/'); mkdir -p \"$d\"; chown nobody \"$d\";; esac\n\
+         exec setpriv --reuid 65534 --regid 65534 --clear-groups {quorate} \"$@\"\n"
+    );
+    fs::write(&program, text).unwrap();
+    open(&program);
+    program
+}
+
+#[tokio::test]
+async fn without_root_a_guard_holds_deadlines_by_process_groups_and_says_so() {
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::of_program(as_nobody(folder.path()), &[]).await;
+    let facts = rig.guard().facts().await.unwrap();
+    assert!(facts.capabilities.contains(&"track:processes".to_owned()), "{facts:?}");
+    rig.renew_for(60_000).await;
+    let other = service("other", "1.5", &["/bin/true"], json!({}), json!({"user": "root"}));
+    let error = rig.start(&other).await.unwrap_err().to_string();
+    assert!(error.contains("spec.user") && error.contains("as root"), "{error}");
+    let mut start = script(
+        "web",
+        "1.6",
+        "setsid sh -c 'echo $$ > daemon; exec sleep 300' & trap '' TERM; while :; do sleep 0.01; done",
+    );
+    start.isolation = Isolation::Stop { grace: Millis(200) };
+    rig.start(&start).await.unwrap();
+    let pid = rig.running("web").await;
+    let daemon = rig.layout.instance(&slot("web")).join("daemon");
+    until_so("its daemon runs", || fs::read_to_string(&daemon).is_ok_and(|text| text.ends_with('\n'))).await;
+    let daemon: u32 = fs::read_to_string(daemon).unwrap().trim().parse().unwrap();
+    rig.signal_guard(Signal::KILL);
+    let mut status = rig.guard().status();
+    status.wait_for(|status| status.answering && status.losses == 1).await.unwrap();
+    assert_eq!(rig.running("web").await, pid);
+    rig.renew_for(100).await;
+    assert_eq!(rig.exited("web").await.kind, ExitKind::LeaseExpired);
+    assert!(!alive(pid) && !alive(daemon));
 }

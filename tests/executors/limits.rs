@@ -5,17 +5,14 @@ use quorate_core::observation::{ExitKind, InstancePhase};
 use quorate_core::units::{CpuMillis, Millis};
 use serde_json::json;
 
-use crate::rig::{QUORATE, Rig, service, until};
+use crate::rig::{QUORATE, Rig, needs, service, until};
 
 /// The rig, if its host can limit this; a word about it otherwise.
 async fn able(what: &str) -> Option<Rig> {
     let rig = Rig::new().await;
     let facts = rig.guard().facts().await.unwrap();
-    if facts.capabilities.iter().any(|one| one.starts_with(&format!("limit:{what}:"))) {
-        return Some(rig);
-    }
-    println!("left out: this host cannot limit {what} ({})", facts.capabilities.join(" "));
-    None
+    let there = facts.capabilities.iter().any(|one| one.starts_with(&format!("limit:{what}:")));
+    needs("cgroups", there).then_some(rig)
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Rig {
     pub client: Option<GuardClient>,
     pub layout: Layout,
+    program: PathBuf,
     arguments: Vec<String>,
     held: OwnedFd,
     hold: Option<OwnedFd>,
@@ -49,6 +50,11 @@ impl Rig {
     }
 
     pub async fn without_lease(arguments: &[&str]) -> Self {
+        Self::of_program(PathBuf::from(QUORATE), arguments).await
+    }
+
+    /// The same, with the guard started from another program.
+    pub async fn of_program(program: PathBuf, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Accounts that instances switch to have to get in.
         use std::os::unix::fs::PermissionsExt;
@@ -56,7 +62,8 @@ impl Rig {
         let layout = Layout::new(folder.path().canonicalize().unwrap().join("data"));
         let (held, hold) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let arguments = arguments.iter().map(|one| (*one).to_owned()).collect();
-        let mut rig = Self { client: None, layout, arguments, held, hold: Some(hold), _folder: folder };
+        let mut rig =
+            Self { client: None, layout, program, arguments, held, hold: Some(hold), _folder: folder };
         rig.node_comes().await;
         rig
     }
@@ -64,7 +71,7 @@ impl Rig {
     /// A node process begins: it finds the guard, or starts it.
     pub async fn node_comes(&mut self) {
         let client = GuardClient::begin(GuardOptions {
-            program: PathBuf::from(QUORATE),
+            program: self.program.clone(),
             layout: self.layout.clone(),
             node: NodeId::new("n1").unwrap(),
             hold: Some(self.held.try_clone().unwrap()),
@@ -195,8 +202,19 @@ pub fn signal_process(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
+/// Is a part of the host there that a test needs? If not, it says so, and fails where QUORATE_REQUIRE names
+/// that part.
+pub fn needs(part: &str, there: bool) -> bool {
+    if !there {
+        let required = std::env::var("QUORATE_REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|one| one.trim() == part), "{part} is required and missing here");
+        println!("left out: this host or account has no {part}");
+    }
+    there
+}
+
 pub fn root() -> bool {
-    rustix::process::getuid().is_root()
+    needs("root", rustix::process::getuid().is_root())
 }
 
 /// What a test asks for: a command, and further keys of the service and of its `spec`.
