@@ -2,6 +2,7 @@
 //! with its heartbeats; none of this ever goes through the log.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -193,6 +194,25 @@ impl ExitReason {
             | ExitKind::Unhealthy
             | ExitKind::Lost => policy.backoff(restarts, ran),
         }
+    }
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match (self.kind, self.code, self.signal) {
+            (ExitKind::Completed, ..) => "ended with code 0".to_owned(),
+            (ExitKind::Failed, Some(code), _) => format!("ended with code {code}"),
+            (ExitKind::Failed, None, _) => "failed".to_owned(),
+            (ExitKind::Signaled, _, Some(signal)) => format!("killed by signal {signal}"),
+            (ExitKind::Signaled, _, None) => "killed by a signal".to_owned(),
+            (ExitKind::Stopped, ..) => "stopped as asked".to_owned(),
+            (ExitKind::Killed, ..) => "killed after its grace".to_owned(),
+            (ExitKind::OutOfMemory, ..) => "killed over its memory limit".to_owned(),
+            (ExitKind::LeaseExpired, ..) => "killed as its node's lease ran out".to_owned(),
+            (ExitKind::Unhealthy, ..) => "killed as its health check failed".to_owned(),
+            (ExitKind::Lost, ..) => "gone, how is not known".to_owned(),
+        };
+        f.pad(&text)
     }
 }
 

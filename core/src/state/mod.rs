@@ -9,6 +9,7 @@ mod records;
 mod table;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -325,6 +326,24 @@ pub enum Refusal {
     Spread(SlotId),
     /// Not the node that was asked for.
     NotWanted(NodeId),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Refusal::NotAlive(why) => why.clone(),
+            Refusal::Cordoned => "cordoned".to_owned(),
+            Refusal::Witness => "a witness hosts nothing".to_owned(),
+            Refusal::Executor(why) => why.clone(),
+            Refusal::Cpu(wanted, free) => format!("cpu: {wanted} wanted, {free} free"),
+            Refusal::Memory(wanted, free) => format!("memory: {wanted} wanted, {free} free"),
+            Refusal::Constraint(rule, Some(value)) => format!("{rule} does not hold: it is {value}"),
+            Refusal::Constraint(rule, None) => format!("{rule} does not hold: it has no such label"),
+            Refusal::Spread(slot) => format!("{slot} is there already"),
+            Refusal::NotWanted(node) => format!("{node} was asked for"),
+        };
+        f.pad(&text)
+    }
 }
 
 /// One line of the evidence list.
