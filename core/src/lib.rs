@@ -6,11 +6,13 @@
 //! ```
 //!
 //! Reading order: [`ids`] and [`units`] name things; [`document`] reads what people write; [`spec`] is
-//! what an operator asks for; [`lease`] is a node's right to run it; [`observation`] and [`effect`] are what comes from and goes to the world;
-//! [`state`] is what the cluster agrees on; [`reconcile`] makes one node follow it.
+//! what an operator asks for; [`lease`] is a node's right to run it; [`observation`] and [`effect`] are
+//! what comes from and goes to the world; [`state`] is what the cluster agrees on; [`detect`] judges who is
+//! alive, [`plan`] says what is due and what waits; [`reconcile`] makes one node follow it.
 
 pub mod command;
 pub mod config;
+pub mod detect;
 pub mod document;
 pub mod effect;
 pub mod event;
@@ -18,6 +20,7 @@ pub mod evidence;
 pub mod ids;
 pub mod lease;
 pub mod observation;
+pub mod plan;
 pub mod reconcile;
 pub mod settings;
 pub mod spec;

@@ -1,0 +1,166 @@
+//! Who should vote, who should lead, and who should be forgotten by Raft: one step at a time, each safe by
+//! itself. A voter that is merely lost keeps its vote until another node can take it over.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::desk::Desk;
+use crate::ids::{NodeId, RaftId};
+use crate::state::{MembershipStep, NodeRecord};
+
+/// More voters cost writes and save nothing.
+const MOST_VOTERS: usize = 5;
+/// A learner that lacks more entries than this does not vote yet, and nobody who does is to lead.
+const CAUGHT_UP: u64 = 100;
+
+/// The next step of membership, if one is due.
+pub(super) fn plan(desk: &mut Desk<'_>) {
+    let raft = &desk.observed.raft;
+    if !raft.leading || raft.voters.is_empty() {
+        return;
+    }
+    desk.plan.membership =
+        transfer(desk).or_else(|| learner(desk)).or_else(|| voters(desk)).or_else(|| forget(desk));
+}
+
+fn votes(desk: &Desk<'_>, id: RaftId) -> bool {
+    desk.observed.raft.voters.contains(&id)
+}
+
+fn member(desk: &Desk<'_>, id: RaftId) -> bool {
+    votes(desk, id) || desk.observed.raft.learners.contains(&id)
+}
+
+/// Has it left: nothing of it runs here any more?
+fn departed(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord) -> bool {
+    record.leaving && desk.state.claims_on(node).next().is_none()
+}
+
+fn learner(desk: &Desk<'_>) -> Option<MembershipStep> {
+    let mut nodes = desk.state.nodes.iter();
+    let (_, record) =
+        nodes.find(|(_, record)| !member(desk, record.raft_id) && !record.lost() && !record.leaving)?;
+    Some(MembershipStep::AddLearner(record.raft_id))
+}
+
+fn caught_up(desk: &Desk<'_>, record: &NodeRecord) -> bool {
+    desk.observed.raft.lag.get(&record.raft_id).is_some_and(|lag| *lag <= CAUGHT_UP)
+}
+
+/// Why one node votes rather than another: the first field that differs decides, greater wins.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Vote {
+    /// A voter in good standing, before a learner in good standing, before a voter that is lost.
+    standing: u8,
+    /// Fewest voters in its zone.
+    in_zone: Reverse<u32>,
+    /// A witness is there to vote.
+    witness: bool,
+    /// The leader stays.
+    leads: bool,
+    weight: u32,
+    id: Reverse<NodeId>,
+}
+
+fn standing(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord) -> Option<u8> {
+    match (votes(desk, record.raft_id), record.lost()) {
+        (true, false) => Some(3),
+        (true, true) => Some(1),
+        (false, false) => {
+            let ready = member(desk, record.raft_id) && desk.sound(node) && desk.fresh(node);
+            (ready && caught_up(desk, record)).then_some(2)
+        }
+        (false, true) => None,
+    }
+}
+
+fn voters(desk: &Desk<'_>) -> Option<MembershipStep> {
+    let staying: Vec<(&NodeId, &NodeRecord)> =
+        desk.state.nodes.iter().filter(|(node, record)| !departed(desk, node, record)).collect();
+    let seats = odd(staying.len().min(MOST_VOTERS));
+    let mut chosen = choose(desk, &staying, seats);
+    chosen.truncate(odd(chosen.len()));
+    let now: BTreeSet<RaftId> = desk.observed.raft.voters.iter().copied().collect();
+    let then: BTreeSet<RaftId> = chosen.iter().map(|(_, record)| record.raft_id).collect();
+    let grows_or_stays = then.len() >= now.len();
+    let all_gone = now.difference(&then).all(|id| {
+        desk.state.node_of(*id).is_none_or(|(node, record)| departed(desk, node, record) || record.lost())
+    });
+    if then.is_empty() || then == now || !(grows_or_stays || all_gone || now.len() > seats) {
+        return None;
+    }
+    let safe = majority_alive(desk, &now) && majority_alive(desk, &then);
+    safe.then(|| MembershipStep::SetVoters(then.into_iter().collect()))
+}
+
+fn choose<'a>(
+    desk: &Desk<'_>,
+    staying: &[(&'a NodeId, &'a NodeRecord)],
+    seats: usize,
+) -> Vec<(&'a NodeId, &'a NodeRecord)> {
+    let mut left: Vec<(u8, &NodeId, &NodeRecord)> = staying
+        .iter()
+        .filter_map(|(node, record)| Some((standing(desk, node, record)?, *node, *record)))
+        .collect();
+    let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut chosen = Vec::new();
+    while chosen.len() < seats {
+        let best = left.iter().enumerate().max_by_key(|(_, (standing, node, record))| {
+            let zone = record.facts.labels.get("zone").map(String::as_str);
+            Vote {
+                standing: *standing,
+                in_zone: Reverse(zone.and_then(|zone| zones.get(zone)).copied().unwrap_or_default()),
+                witness: record.witness,
+                leads: **node == desk.observed.me,
+                weight: record.weight,
+                id: Reverse((*node).clone()),
+            }
+        });
+        let Some((at, _)) = best else { break };
+        let (_, node, record) = left.remove(at);
+        if let Some(zone) = record.facts.labels.get("zone") {
+            *zones.entry(zone).or_default() += 1;
+        }
+        chosen.push((node, record));
+    }
+    chosen
+}
+
+/// The largest odd number not above this one.
+fn odd(count: usize) -> usize {
+    if count == 0 { 0 } else { (count - 1) / 2 * 2 + 1 }
+}
+
+fn majority_alive(desk: &Desk<'_>, voters: &BTreeSet<RaftId>) -> bool {
+    let alive = |id: &&RaftId| desk.state.node_of(**id).is_some_and(|(node, _)| desk.sound(node));
+    voters.iter().filter(alive).count() * 2 > voters.len()
+}
+
+/// Members that are no node any more, and nodes that left.
+fn forget(desk: &Desk<'_>) -> Option<MembershipStep> {
+    let raft = &desk.observed.raft;
+    let gone =
+        |id: &&RaftId| desk.state.node_of(**id).is_none_or(|(node, record)| departed(desk, node, record));
+    let id = raft.learners.iter().find(|id| !raft.voters.contains(id) && gone(id));
+    id.map(|id| MembershipStep::Remove(*id))
+}
+
+/// The heaviest healthy voter leads; a witness, one that leaves and one that is to be fenced hand over.
+fn transfer(desk: &Desk<'_>) -> Option<MembershipStep> {
+    let me = &desk.observed.me;
+    let own = desk.record(me)?;
+    // A leader that does not even hear itself judges nobody.
+    let deaf = desk.silence(me) >= desk.state.cluster.settings.terms.lease;
+    let must_go = own.witness || own.leaving || deaf || desk.condemned(me).is_some();
+    let heirs = desk.state.nodes.iter().filter(|(node, record)| {
+        *node != me
+            && votes(desk, record.raft_id)
+            && !record.witness
+            && !record.leaving
+            && desk.usable(node).is_ok()
+            && desk.fresh(node)
+            && caught_up(desk, record)
+    });
+    let (_, heir) = heirs.max_by_key(|(node, record)| (record.weight, Reverse((*node).clone())))?;
+    (must_go || heir.weight > own.weight).then_some(MembershipStep::TransferTo(heir.raft_id))
+}

@@ -1,0 +1,8 @@
+//! What the cluster decides, seen from outside: State made by `apply` alone, verdicts by `detect`, plans by
+//! `plan`, and a small world of nodes that obey them.
+
+mod detect;
+mod failover;
+mod membership;
+mod operations;
+mod world;
