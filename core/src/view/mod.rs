@@ -10,3 +10,5 @@ pub use model::{
     NodeView, OperationKindView, OperationView, Replicas, ServiceView, Standing, Verdict, VersionView,
     WaitingView, Why,
 };
+
+pub use crate::observation::{ExecutorFact, Health, InstanceUsage, NodeUsage, Unavailable};
