@@ -1,0 +1,38 @@
+//! Prints a screen as text, from the fixtures of the tests: `screens FIXTURE WIDTHxHEIGHT [KEYS..]`, a key
+//! such as `3`, `j`, `enter`, `ctrl-s`, or `type:TEXT`, `wait:MS`, `size:WIDTHxHEIGHT`.
+
+#[path = "../tests/fixtures/mod.rs"]
+mod fixtures;
+#[path = "../tests/keys/mod.rs"]
+mod keys;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let usage = "usage: screens healthy|lost|drain|empty|no_quorum|big WIDTHxHEIGHT [KEYS..]";
+    let [fixture, size, rest @ ..] = &args[..] else { return Err(usage.into()) };
+    let view = match fixture.as_str() {
+        "healthy" => fixtures::healthy(),
+        "lost" => fixtures::lost(),
+        "drain" => fixtures::drain(),
+        "empty" => fixtures::empty(),
+        "no_quorum" => fixtures::no_quorum(),
+        "big" => fixtures::big(1_000, 50_000),
+        _ => return Err(usage.into()),
+    };
+    let (width, height) = size.split_once('x').ok_or(usage)?;
+    let mut cockpit = keys::Keys::over(view, width.parse()?, height.parse()?);
+    for key in rest {
+        match key.split_once(':') {
+            Some(("wait", ms)) => cockpit.wait(ms.parse()?),
+            Some(("size", size)) => {
+                let (width, height) = size.split_once('x').ok_or(usage)?;
+                cockpit.resize(width.parse()?, height.parse()?);
+            }
+            _ => {
+                cockpit.all(&[key]);
+            }
+        }
+    }
+    println!("{}", cockpit.screen());
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! The columns of what will happen by itself.
+
+use quorate_core::view::Countdown;
+
+use super::{Cell, Column, Ctx, SortKey, column, down, text, up};
+use crate::theme::Role;
+use crate::words;
+
+pub(crate) const COLUMNS: &[Column<Countdown>] = &[
+    column("IN", 6, 0, within, |c| up(c.in_ms.unwrap_or(u64::MAX))),
+    column("SUBJECT", 14, 0, subject, |c| text(&c.subject)),
+    column("PRIORITY", 8, 3, priority, |c| down(rank(c))),
+    column("ACTION", 22, 0, action, |c| text(&c.action)),
+    column("WHY", 34, 2, |c, _| Cell::plain(&*c.why), |c| text(&c.why)),
+    column("THEN", 0, 0, |c, _| Cell::new(&*c.then, Role::Dim), |c| text(&c.then)),
+];
+
+fn within(c: &Countdown, ctx: &Ctx<'_>) -> Cell {
+    match c.in_ms {
+        None => Cell::new("--", Role::Dim),
+        Some(ms) => {
+            let left = ms.saturating_sub(ctx.age_ms);
+            Cell::new(words::left(left), if left < 10_000 { Role::Warning } else { Role::Notice })
+        }
+    }
+}
+
+fn subject(c: &Countdown, _: &Ctx<'_>) -> Cell {
+    Cell::new(&*c.subject, if c.observed { Role::Title } else { Role::Inferred })
+}
+
+fn priority(c: &Countdown, _: &Ctx<'_>) -> Cell {
+    c.priority.map_or_else(|| Cell::new("-", Role::Dim), super::services::priority_cell)
+}
+
+fn action(c: &Countdown, _: &Ctx<'_>) -> Cell {
+    let doubt = if c.observed { "" } else { "?" };
+    Cell::new(format!("{}{doubt}", c.action), if c.observed { Role::Title } else { Role::Inferred })
+}
+
+fn rank(c: &Countdown) -> u64 {
+    c.priority.map_or(0, |p| 1 + p as u64)
+}
+
+/// Soonest first; what waits for an event comes after what waits for a time; then the more important.
+pub(crate) fn order(c: &Countdown) -> (SortKey, SortKey) {
+    (up(c.in_ms.unwrap_or(u64::MAX)), down(rank(c)))
+}

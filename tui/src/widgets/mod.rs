@@ -1,0 +1,3 @@
+//! Parts that several screens draw.
+
+pub(crate) mod table;
