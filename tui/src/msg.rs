@@ -17,7 +17,8 @@ pub enum Msg {
     Paste(String),
     /// The terminal has so many columns and rows.
     Resize(u16, u16),
-    /// The cluster looks like this now.
+    /// The cluster looks like this now. Worth sending every second even when nothing changed: its age is
+    /// shown, and an equal picture costs no byte.
     View(Arc<ClusterView>),
     /// The line to the cluster changed.
     Connection(Connection),

@@ -104,7 +104,10 @@ impl Table {
             }
         }
         self.rows = rows;
-        let found = self.selected.as_ref().and_then(|id| self.rows.iter().position(|row| row.id() == *id));
+        // At the top of the events the newest one is looked at, whichever that is.
+        let newest = self.at == 0 && self.id.kind() == Kind::Events;
+        let id = self.selected.as_ref().filter(|_| !newest);
+        let found = id.and_then(|id| self.rows.iter().position(|row| row.is(id)));
         self.select(found.unwrap_or(self.at));
         if !self.marked.is_empty() {
             let there: BTreeSet<String> = self.rows.iter().map(Row::id).collect();

@@ -159,6 +159,16 @@ impl Row {
         }
     }
 
+    /// Is it the object with this id? Costs nothing for the long lists.
+    pub fn is(&self, id: &str) -> bool {
+        match self {
+            Row::Node(n) => n.name.as_str() == id,
+            Row::Service(s) => s.name.as_str() == id,
+            Row::Instance(i) => i.id.as_deref().unwrap_or(&i.slot) == id,
+            Row::Countdown(_) | Row::Operation(_) | Row::Event(_) => self.id() == id,
+        }
+    }
+
     pub fn cell(&self, column: usize, ctx: &Ctx<'_>) -> Cell {
         match self {
             Row::Countdown(c) => (countdowns::COLUMNS[column].cell)(c, ctx),

@@ -157,9 +157,9 @@ fn no_size_and_no_screen_ever_panics() {
         &["3", "/"],
         &["3", "S"],
     ];
-    let views: [fn() -> ClusterView; 3] = [fixtures::lost, fixtures::empty, fixtures::drain];
-    let widths = [1, 2, 3, 5, 10, 20, 40, 80, 110, 150, 160, 500];
-    let heights = [1, 2, 3, 5, 10, 14, 24, 200];
+    let views: [fn() -> ClusterView; 2] = [fixtures::lost, fixtures::empty];
+    let widths = [1, 2, 3, 5, 12, 40, 80, 110, 160, 500];
+    let heights = [1, 2, 3, 5, 14, 24, 200];
     for view in views {
         for journey in journeys {
             let mut cockpit = Keys::over(view(), 80, 24);
