@@ -1,0 +1,171 @@
+//! The one sentence that comes before any table. Never good without quorum.
+
+use super::model::{ClusterView, NodeState, ServiceView, Standing, Verdict};
+use super::sight::Sight;
+use super::words::{count, list};
+use crate::event::Level;
+use crate::units::Millis;
+
+/// Of a view that is complete but for its verdict.
+pub(super) fn verdict(sight: &Sight<'_>, view: &ClusterView) -> Verdict {
+    let say = |level, word: &str, sentences: Vec<String>| Verdict {
+        level,
+        word: word.to_owned(),
+        sentence: sentences.join(". "),
+    };
+    if view.cluster.id.0.is_empty() {
+        let sentence = format!("{} belongs to no cluster yet: bootstrap one here, or join one", view.me);
+        return say(Level::Warning, "no cluster", vec![sentence]);
+    }
+    if !view.standing.quorum {
+        return without_quorum(sight, &view.standing);
+    }
+    let mut sentences = Vec::new();
+    let mut level = Level::Ok;
+    for (part_level, sentence) in
+        [nodes(view), alarms(view), services(view), doubts(view), margin(view)].into_iter().flatten()
+    {
+        level = level.max(part_level);
+        sentences.push(sentence);
+    }
+    let running: Vec<String> = view
+        .operations
+        .values()
+        .filter(|operation| operation.result.is_none() && operation.parent.is_none())
+        .map(|operation| format!("{} ({})", operation.id, operation.target))
+        .collect();
+    if !running.is_empty() {
+        level = level.max(Level::Notice);
+        let many = if running.len() == 1 { "Operation" } else { "Operations" };
+        sentences.push(format!("{many} under way: {}", list(running)));
+    }
+    let services: Vec<&ServiceView> = view.services.values().map(AsRef::as_ref).collect();
+    let worst = services.iter().map(|service| service.verdict.level).max().unwrap_or(Level::Ok);
+    let word = match level {
+        Level::Critical if worst == Level::Critical => "down",
+        Level::Critical => "degraded",
+        Level::Warning => "degraded",
+        Level::Ok | Level::Notice => "healthy",
+    };
+    say(level, word, sentences)
+}
+
+fn without_quorum(sight: &Sight<'_>, standing: &Standing) -> Verdict {
+    let me = sight.me();
+    let left = standing.lease_left_ms;
+    let given = sight.given(me).claims as usize;
+    let own = match (given, left) {
+        (0, _) => format!("{me} runs nothing"),
+        (_, 0) => format!("The lease of {me} has ended: what it runs stops, critical copies stay"),
+        (_, left) => format!(
+            "The lease of {me} ends in {}: then what it runs stops, critical copies stay",
+            Millis(left).human()
+        ),
+    };
+    let silent = Millis(standing.data_age_ms).human();
+    if left > 0 && standing.voters_heard >= standing.voters_needed {
+        return Verdict {
+            level: Level::Warning,
+            word: "electing".to_owned(),
+            sentence: format!("No leader since {silent}: an election is under way. Writes wait. {own}"),
+        };
+    }
+    Verdict {
+        level: Level::Critical,
+        word: "no quorum".to_owned(),
+        sentence: format!(
+            "NO QUORUM on this side: {me} hears {} of {} and {} are needed; no word of a leader for {silent}. \
+             Writes are refused here. {own}",
+            standing.voters_heard,
+            count(standing.voters as usize, "voter", "voters"),
+            standing.voters_needed
+        ),
+    }
+}
+
+fn nodes(view: &ClusterView) -> Option<(Level, String)> {
+    let bad: Vec<String> = view
+        .nodes
+        .values()
+        .filter(|node| matches!(node.state, NodeState::Lost | NodeState::Fenced))
+        .map(|node| match node.state {
+            NodeState::Fenced => format!("{} is lost and proven unable to act", node.name),
+            NodeState::Alive | NodeState::Suspect | NodeState::Lost => format!("{} is lost", node.name),
+        })
+        .collect();
+    let total = view.nodes.len();
+    if bad.is_empty() {
+        let words = if total == 1 {
+            "The only node is alive".to_owned()
+        } else {
+            format!("All {total} nodes are alive")
+        };
+        let suspects = view.nodes.values().any(|node| node.state == NodeState::Suspect);
+        return (!suspects).then_some((Level::Ok, words));
+    }
+    Some((Level::Warning, format!("{} ({} of {total} alive)", list(bad.iter()), total - bad.len())))
+}
+
+fn doubts(view: &ClusterView) -> Option<(Level, String)> {
+    let suspects: Vec<String> = view
+        .nodes
+        .values()
+        .filter(|node| node.state == NodeState::Suspect)
+        .map(|node| node.why.verdict.clone())
+        .collect();
+    (!suspects.is_empty()).then(|| (Level::Warning, list(suspects)))
+}
+
+fn alarms(view: &ClusterView) -> Option<(Level, String)> {
+    let alarm = view.events.iter().rev().find(|event| event.text.starts_with("IMPOSSIBLE STATE"))?;
+    Some((Level::Critical, alarm.text.clone()))
+}
+
+fn services(view: &ClusterView) -> Option<(Level, String)> {
+    let mut bad: Vec<&ServiceView> = view
+        .services
+        .values()
+        .map(AsRef::as_ref)
+        .filter(|service| service.verdict.level >= Level::Warning)
+        .collect();
+    bad.sort_by(|one, two| {
+        two.verdict
+            .level
+            .cmp(&one.verdict.level)
+            .then(two.priority.cmp(&one.priority))
+            .then(one.name.cmp(&two.name))
+    });
+    let total = view.services.len();
+    let Some(worst) = bad.first() else {
+        let copies: u32 = view.services.values().map(|service| service.replicas.healthy).sum();
+        return Some((
+            Level::Ok,
+            match total {
+                0 => "No service is deployed".to_owned(),
+                _ => format!(
+                    "{} with {} as wanted",
+                    count(total, "service runs", "services run"),
+                    count(copies as usize, "copy", "copies")
+                ),
+            },
+        ));
+    };
+    let more = match bad.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {}", count(more, "other service needs a look", "other services need a look")),
+    };
+    let Verdict { level, word, sentence } = &worst.verdict;
+    Some((*level, format!("{} ({}) is {word}: {sentence}{more}", worst.name, worst.priority)))
+}
+
+/// How much more may fail.
+fn margin(view: &ClusterView) -> Option<(Level, String)> {
+    let standing = &view.standing;
+    if standing.voters_spare > 0 {
+        return None;
+    }
+    match standing.voters {
+        1 => Some((Level::Notice, "One voter only: nothing fails over until two more nodes join".to_owned())),
+        _ => Some((Level::Warning, "No voter to spare: losing one more costs quorum".to_owned())),
+    }
+}
