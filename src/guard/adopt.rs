@@ -34,7 +34,7 @@ impl Keeper {
         let runs = Runs::open(&runs_folder(&layout, &name), &boot)?;
         let mut keeper = Self {
             lease: runs.load_lease(),
-            disk: Disk::spawn(slots, journal.clone())?,
+            disk: Disk::spawn(slots, layout.clone(), journal.clone())?,
             layout,
             boot,
             node: None,

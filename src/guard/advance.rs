@@ -8,7 +8,7 @@ use quorate_core::units::{BootMs, Millis};
 use rustix::process::{WaitOptions, wait};
 
 use super::disk::Job;
-use super::keeper::Keeper;
+use super::keeper::{Act, Keeper, NOBODY};
 use super::records::Ended;
 use super::run::RawExit;
 use crate::host::boot_now;
@@ -165,13 +165,13 @@ impl Keeper {
         });
         slot.record.last_exit = Some(reason);
         slot.record.last_ran = now.since(run.record.started);
-        self.disk.give(Job::Save(id.clone(), Box::new(slot.record.clone()), None));
+        self.disk.give(Job::Save(id.clone(), Box::new(slot.record.clone())));
         self.changed = true;
         if let Some(start) = run.then
-            && self.lease.is_some_and(|lease| now < lease.valid_until)
+            && slot.raising.is_none()
         {
             // A failure is noted in the slot, where the node finds it.
-            let _ = self.start_now(id, start);
+            self.ready(id, NOBODY, Act::Start(start), false);
         }
     }
 }

@@ -7,34 +7,63 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::{fs, thread};
 
 use anyhow::Context;
-use quorate_core::ids::SlotId;
+use quorate_core::effect::StartInstance;
+use quorate_core::ids::{OperationId, SlotId};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::journal::Journal;
+use super::launch::{Prepared, prepare};
 use super::logs::{LogPolicy, rotate};
 use super::records::{SlotRecord, Slots};
+use crate::layout::Layout;
 
 /// Something for the disk.
 #[derive(Debug)]
 pub enum Job {
-    /// Keep a record; its ticket comes back if there is one.
-    Save(SlotId, Box<SlotRecord>, Option<u64>),
+    /// Keep a record.
+    Save(SlotId, Box<SlotRecord>),
+    /// Do what a start or stop needs first.
+    Ready(Box<Errand>),
     /// Drop a slot's record and these folders.
     Forget(SlotId, Vec<PathBuf>),
     /// Rotate the output in a folder if it has grown.
     Rotate(PathBuf, LogPolicy),
 }
 
+/// What a start or stop needs before it goes on.
+#[derive(Debug)]
+pub struct Errand {
+    /// Comes back with the outcome.
+    pub ticket: u64,
+    /// Whose.
+    pub slot: SlotId,
+    /// To be kept, if it changed.
+    pub record: Option<SlotRecord>,
+    /// Whose folders are to be made, with the state copy of that operation moved into place.
+    pub folders: Option<(StartInstance, Option<OperationId>)>,
+}
+
+/// How an errand went.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All is there.
+    Done(Option<Prepared>),
+    /// The record is not on disk.
+    NotKept(String),
+    /// The record is, the folders are not.
+    NotPrepared(String),
+}
+
 /// The thread, from the outside.
 pub struct Disk {
     jobs: Sender<Job>,
-    done: Receiver<(u64, Result<(), String>)>,
+    done: Receiver<(u64, Outcome)>,
     wake: OwnedFd,
 }
 
 impl Disk {
     /// Starts it.
-    pub fn spawn(slots: Slots, journal: Journal) -> anyhow::Result<Self> {
+    pub fn spawn(slots: Slots, layout: Layout, journal: Journal) -> anyhow::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let waker = wake.try_clone()?;
         let (jobs, todo) = channel();
@@ -44,7 +73,7 @@ impl Disk {
             .stack_size(256 * 1024)
             .spawn(move || {
                 for job in todo {
-                    if let Some(outcome) = work(&slots, &journal, job)
+                    if let Some(outcome) = work(&slots, &layout, &journal, job)
                         && tell.send(outcome).is_ok()
                     {
                         let _ = rustix::io::write(&waker, &1_u64.to_ne_bytes());
@@ -67,21 +96,23 @@ impl Disk {
     }
 
     /// The tickets of jobs that are done, and how they went.
-    pub fn done(&self) -> Vec<(u64, Result<(), String>)> {
+    pub fn done(&self) -> Vec<(u64, Outcome)> {
         let mut count = [0_u8; 8];
         let _ = rustix::io::read(&self.wake, &mut count);
         self.done.try_iter().collect()
     }
 }
 
-fn work(slots: &Slots, journal: &Journal, job: Job) -> Option<(u64, Result<(), String>)> {
+fn work(slots: &Slots, layout: &Layout, journal: &Journal, job: Job) -> Option<(u64, Outcome)> {
     match job {
-        Job::Save(slot, record, ticket) => {
-            let result = slots.save(&slot, &record).map_err(|error| format!("{error:#}"));
-            if let Err(error) = &result {
-                journal.write(&format!("{slot}: {error}"));
+        Job::Save(slot, record) => {
+            if let Err(error) = slots.save(&slot, &record) {
+                journal.write(&format!("{slot}: {error:#}"));
             }
-            return ticket.map(|ticket| (ticket, result));
+        }
+        Job::Ready(errand) => {
+            let ticket = errand.ticket;
+            return Some((ticket, run_errand(slots, layout, journal, *errand)));
         }
         Job::Forget(slot, folders) => {
             slots.remove(&slot);
@@ -96,6 +127,20 @@ fn work(slots: &Slots, journal: &Journal, job: Job) -> Option<(u64, Result<(), S
         }
     }
     None
+}
+
+fn run_errand(slots: &Slots, layout: &Layout, journal: &Journal, errand: Errand) -> Outcome {
+    if let Some(record) = &errand.record
+        && let Err(error) = slots.save(&errand.slot, record)
+    {
+        journal.write(&format!("{}: {error:#}", errand.slot));
+        return Outcome::NotKept(format!("{error:#}"));
+    }
+    let prepared = errand.folders.map(|(start, copied)| prepare(layout, &start, copied)).transpose();
+    match prepared {
+        Ok(prepared) => Outcome::Done(prepared),
+        Err(error) => Outcome::NotPrepared(format!("{error:#}")),
+    }
 }
 
 fn remove(journal: &Journal, folder: &PathBuf) {

@@ -13,13 +13,12 @@ use super::cgroup::Cgroups;
 use super::disk::{Disk, Job};
 use super::group::Group;
 use super::journal::Journal;
-use super::launch::launch;
 use super::logs::LogPolicy;
 use super::protocol::{Answer, Ask};
-use super::records::{Ended, HeldLease, RunRecord, Runs, SlotRecord};
+use super::records::{HeldLease, Runs, SlotRecord};
 use super::run::Run;
-use crate::host::{ProcessStat, boot_now, wall_now};
-use crate::layout::{Layout, slot_folder};
+use crate::host::boot_now;
+use crate::layout::Layout;
 use crate::ports::ActError;
 
 /// Slots beyond this are refused.
@@ -33,6 +32,9 @@ pub struct ReplyTo {
     /// Which question on it.
     pub number: u64,
 }
+
+/// For acts that nobody waits for: connections count from 1.
+pub const NOBODY: ReplyTo = ReplyTo { connection: 0, number: 0 };
 
 /// A start or stop.
 #[derive(Debug, Clone)]
@@ -141,7 +143,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn act(&mut self, id: SlotId, to: ReplyTo, act: Act) {
+    pub(super) fn act(&mut self, id: SlotId, to: ReplyTo, act: Act) {
         if self.slots.len() >= MOST_SLOTS && !self.slots.contains_key(&id) {
             let text =
                 format!("{id}: this guard knows {MOST_SLOTS} slots already; delete services that are gone");
@@ -168,13 +170,11 @@ impl Keeper {
             Ok(Judged::Go) => {
                 let Some(slot) = self.slots.get_mut(id) else { return };
                 let moved = start.state_from.is_some() && slot.record.state_from != start.state_from;
-                if slot.kept == start.id.token && !moved {
-                    return self.begin(id, to, start);
-                }
+                let write = slot.kept != start.id.token || moved;
                 slot.record.highest = start.id.token;
                 slot.record.stopped = false;
                 slot.record.state_from = start.state_from.or(slot.record.state_from);
-                self.raise(id, to, Act::Start(start));
+                self.ready(id, to, Act::Start(start), write);
             }
         }
     }
@@ -217,7 +217,12 @@ impl Keeper {
     }
 
     /// Without a live lease only what may stay starts, and only in place: after a run under the same token.
-    fn judge_lease(&self, slot: &Slot, start: &StartInstance, now: BootMs) -> Result<(), ActError> {
+    pub(super) fn judge_lease(
+        &self,
+        slot: &Slot,
+        start: &StartInstance,
+        now: BootMs,
+    ) -> Result<(), ActError> {
         if self.lease.is_some_and(|lease| now < lease.valid_until) {
             return Ok(());
         }
@@ -258,10 +263,10 @@ impl Keeper {
         if slot.run.is_none() {
             slot.record.ended = None;
         }
-        self.raise(id, to, Act::Stop(stop));
+        self.ready(id, to, Act::Stop(stop), true);
     }
 
-    fn end(&mut self, id: &SlotId, stop: &StopInstance) {
+    pub(super) fn end(&mut self, id: &SlotId, stop: &StopInstance) {
         let now = boot_now();
         let Some(run) = self.slots.get_mut(id).and_then(|slot| slot.run.as_mut()) else { return };
         run.then = None;
@@ -274,136 +279,6 @@ impl Keeper {
                 self.changed = true;
             }
         }
-    }
-
-    /// Has the slot's record written; the act goes on once it is on disk.
-    fn raise(&mut self, id: &SlotId, to: ReplyTo, act: Act) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
-        self.next_ticket += 1;
-        slot.raising = Some((self.next_ticket, to, act));
-        self.disk.give(Job::Save(id.clone(), Box::new(slot.record.clone()), Some(self.next_ticket)));
-    }
-
-    /// Goes on with the acts whose records are on disk now.
-    pub fn written(&mut self) {
-        for (ticket, outcome) in self.disk.done() {
-            let found = self
-                .slots
-                .iter_mut()
-                .find(|(_, slot)| matches!(&slot.raising, Some((one, ..)) if *one == ticket));
-            let Some((id, slot)) = found else { continue };
-            let id = id.clone();
-            let Some((_, to, act)) = slot.raising.take() else { continue };
-            if outcome.is_ok() {
-                slot.kept = slot.record.highest;
-            }
-            self.go_on(&id, to, act, outcome.err());
-            let queued = self.slots.get_mut(&id).map(|slot| std::mem::take(&mut slot.queue));
-            for (to, act) in queued.unwrap_or_default() {
-                self.act(id.clone(), to, act);
-            }
-        }
-    }
-
-    fn go_on(&mut self, id: &SlotId, to: ReplyTo, act: Act, failed: Option<String>) {
-        let refusal = failed.map(|error| Answer::Refused(ActError::Failed(format!("{id}: {error}"))));
-        match act {
-            // Not kept, so not acknowledged; but whoever may not run is ended all the same.
-            Act::Stop(stop) => {
-                self.end(id, &stop);
-                self.answers.push((to, refusal.unwrap_or(Answer::Done)));
-                self.changed = true;
-            }
-            Act::Start(start) => match refusal {
-                Some(refusal) => self.answers.push((to, refusal)),
-                None => self.begin(id, to, start),
-            },
-        }
-    }
-
-    /// Launches, if the lease still stands.
-    fn begin(&mut self, id: &SlotId, to: ReplyTo, start: StartInstance) {
-        let Some(slot) = self.slots.get(id) else { return };
-        let answer = match self.judge_lease(slot, &start, boot_now()) {
-            Err(error) => Answer::Refused(error),
-            Ok(()) => self.start_now(id, start).map_or_else(Answer::Refused, |()| Answer::Done),
-        };
-        self.answers.push((to, answer));
-    }
-
-    /// Launches what may start, or notes why it did not.
-    pub(super) fn start_now(&mut self, id: &SlotId, start: StartInstance) -> Result<(), ActError> {
-        let group = match self.cgroups.group(&slot_folder(id)) {
-            Ok(group) => group,
-            Err(error) => return Err(self.note_failure(id, &start, &error.to_string())),
-        };
-        if let Some(group) = &group
-            && !group.members().is_empty()
-        {
-            group.kill();
-            return Err(ActError::StillRunning { running: start.id });
-        }
-        match self.launch(&start, group.as_ref()) {
-            Ok(record) => {
-                let slot = self.slots.entry(id.clone()).or_default();
-                slot.record.ended = None;
-                self.journal.write(&format!("{}: started, pid {}", start.id, record.pid.unwrap_or(0)));
-                slot.run = Some(Run::new(record, group, true));
-                self.changed = true;
-                Ok(())
-            }
-            Err(error) => {
-                self.runs.remove(id);
-                let _ = group.map(|group| group.remove());
-                Err(self.note_failure(id, &start, &format!("{error:#}")))
-            }
-        }
-    }
-
-    fn launch(&self, start: &StartInstance, group: Option<&Group>) -> anyhow::Result<RunRecord> {
-        let node = self.node.clone().ok_or_else(|| anyhow::anyhow!("no node has introduced itself"))?;
-        if let Some(group) = group {
-            group.limit(crate::layout::process(start))?;
-        }
-        let mut record = RunRecord {
-            start: start.clone(),
-            node: node.clone(),
-            boot: self.boot.clone(),
-            pid: None,
-            start_time: 0,
-            started_at: wall_now(),
-            started: boot_now(),
-            memory_kills: group.map_or(0, Group::memory_kills),
-            ending: None,
-        };
-        // Before the fork, so that a guard that dies in between leaves a trace of what it began.
-        self.runs.save(&record)?;
-        let staged =
-            start.state_from.map(|operation| self.layout.staging(operation)).filter(|path| path.is_dir());
-        let pid = launch(&self.layout, &node, start, group, staged)?;
-        record.pid = Some(pid);
-        record.start_time = ProcessStat::read(pid).map_or(0, |stat| stat.start_time);
-        if let Err(error) = self.runs.save(&record) {
-            self.journal.write(&format!("{}: {error:#}", start.id));
-        }
-        Ok(record)
-    }
-
-    fn note_failure(&mut self, id: &SlotId, start: &StartInstance, why: &str) -> ActError {
-        self.journal.write(&format!("{}: not started: {why}", start.id));
-        let slot = self.slots.entry(id.clone()).or_default();
-        slot.record.ended = Some(Ended {
-            id: start.id.clone(),
-            boot: self.boot.clone(),
-            restart: start.restart,
-            started_at: wall_now(),
-            ended: boot_now(),
-            outcome: Err(why.to_owned()),
-            before: slot.record.last_exit.clone(),
-        });
-        self.disk.give(Job::Save(id.clone(), Box::new(slot.record.clone()), None));
-        self.changed = true;
-        ActError::Failed(format!("{}: {why}", start.id))
     }
 
     /// Kills everything at once, for the end of a demonstration.

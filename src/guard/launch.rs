@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, anyhow, bail};
 use quorate_core::effect::StartInstance;
-use quorate_core::ids::NodeId;
+use quorate_core::ids::{NodeId, OperationId};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
@@ -31,17 +31,23 @@ enum Step {
     Program = 5,
 }
 
-/// Prepares the folders and starts the process. Returns its id.
-pub fn launch(
+/// What has to be known and there before a process starts.
+#[derive(Debug)]
+pub struct Prepared {
+    account: Account,
+    /// Is that another one than the guard's?
+    switch: bool,
+}
+
+/// Looks up the account and makes the folders, with the state copy of `copied` moved into place if it still
+/// waits. May take as long as the disk does.
+pub fn prepare(
     layout: &Layout,
-    node: &NodeId,
     start: &StartInstance,
-    group: Option<&Group>,
-    staged: Option<PathBuf>,
-) -> anyhow::Result<u32> {
-    let wanted = process(start);
+    copied: Option<OperationId>,
+) -> anyhow::Result<Prepared> {
     let own = Account::own().context("cannot look up the node's account")?;
-    let account = match &wanted.user {
+    let account = match &process(start).user {
         None => own.clone(),
         Some(name) => Account::find(name)
             .with_context(|| format!("spec.user: cannot look up {name:?}"))?
@@ -49,20 +55,31 @@ pub fn launch(
     };
     let switch = account.uid != own.uid;
     if switch && own.uid != 0 {
-        bail!(
-            "spec.user: the node runs as {}, which may not switch to {}; run it as root",
-            own.name,
-            account.name
-        );
+        let (own, other) = (own.name, account.name);
+        bail!("spec.user: the node runs as {own}, which may not switch to {other}; run it as root");
     }
+    let staged = copied.map(|operation| layout.staging(operation)).filter(|path| path.is_dir());
     make_folders(layout, start, staged, switch.then_some(&account))?;
+    Ok(Prepared { account, switch })
+}
+
+/// Starts the process. Returns its id.
+pub fn launch(
+    layout: &Layout,
+    node: &NodeId,
+    start: &StartInstance,
+    group: Option<&Group>,
+    prepared: &Prepared,
+) -> anyhow::Result<u32> {
+    let wanted = process(start);
+    let Prepared { account, switch } = prepared;
     let output = open_output(&layout.logs(&start.id.slot)).context("cannot open the output file")?;
     let program = wanted.command.first().context("spec.command: is empty; name a program")?;
     let mut command = Command::new(program);
     command
         .args(&wanted.command[1..])
         .env_clear()
-        .envs(environment(layout, node, start, &account))
+        .envs(environment(layout, node, start, account))
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output);
@@ -73,7 +90,7 @@ pub fn launch(
     let doors =
         group.map(Group::doors).transpose().context("cannot enter the control group")?.unwrap_or_default();
     let (progress, teller) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    prepare(&mut command, doors, switch.then(|| account.clone()), &folder, File::from(teller))?;
+    hook(&mut command, doors, switch.then(|| account.clone()), &folder, File::from(teller))?;
     let spawned = command.spawn();
     drop(command);
     let mut steps = [0_u8; 16];
@@ -82,7 +99,7 @@ pub fn launch(
     match spawned {
         // Reaped with all others; dropping the handle neither waits nor kills.
         Ok(child) => Ok(child.id()),
-        Err(error) => Err(explain(reached, &error, wanted.command.as_slice(), &folder, &account)),
+        Err(error) => Err(explain(reached, &error, wanted.command.as_slice(), &folder, account)),
     }
 }
 
@@ -91,7 +108,7 @@ pub fn launch(
     unsafe_code,
     reason = "only a hook between fork and exec can set session, group, account and folder in order"
 )]
-fn prepare(
+fn hook(
     command: &mut Command,
     doors: Vec<File>,
     account: Option<Account>,

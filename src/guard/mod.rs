@@ -3,7 +3,7 @@
 //! past them, nor a restarted one takes anything down. Does not decide what runs where.
 //!
 //! ```text
-//! node: client -- protocol --> server -> keeper (judges) -> launch, run, group (act)
+//! node: client -- protocol --> server -> keeper (judges) -> carry -> launch, run, group (act)
 //!                                          | advance (time, exits)  adopt (an earlier guard's)  report
 //!                                          +-> records, disk, logs, journal (what outlives it)
 //! ```
@@ -11,6 +11,7 @@
 mod address;
 mod adopt;
 mod advance;
+mod carry;
 mod cgroup;
 mod client;
 mod connection;

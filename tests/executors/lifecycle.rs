@@ -295,3 +295,23 @@ async fn without_root_a_guard_holds_deadlines_by_process_groups_and_says_so() {
     assert_eq!(rig.exited("web").await.kind, ExitKind::LeaseExpired);
     assert!(!alive(pid) && !alive(daemon));
 }
+
+#[tokio::test]
+async fn a_copied_state_is_not_lost_to_a_start_that_fails_before_it_was_in_place() {
+    let rig = Rig::new().await;
+    let staging = rig.layout.staging(OperationId(9));
+    fs::create_dir_all(&staging).unwrap();
+    fs::write(staging.join("counter"), "41").unwrap();
+    let state = json!({"state": {"dir": "data"}});
+    let run = |user| service("web", "1.5", &["/bin/sleep", "100"], state.clone(), user);
+    let mut start = run(json!({"user": "no-such-account"}));
+    start.state_from = Some(OperationId(9));
+    rig.start(&start).await.unwrap_err();
+    // A start in place names no copy any more.
+    let mut again = run(json!({}));
+    again.restart = 1;
+    rig.start(&again).await.unwrap();
+    rig.running("web").await;
+    let data = rig.layout.state(&slot("web"), Some("data")).unwrap();
+    assert_eq!(fs::read_to_string(data.join("counter")).unwrap(), "41");
+}
