@@ -302,6 +302,18 @@ pub(crate) const ALL: &[Entry] = &[
     ),
 ];
 
+/// Every command as a table in Markdown, for the reference: name, built-in keys, how it is confirmed, what
+/// it does.
+pub fn reference() -> String {
+    let mut out = String::from("| command | keys | asks | what it does |\n| --- | --- | --- | --- |\n");
+    for entry in ALL {
+        let keys: Vec<String> = entry.keys.iter().map(|key| format!("`{key}`")).collect();
+        let asks = entry.risk.words().trim_start_matches("asks: ");
+        out.push_str(&format!("| {} | {} | {asks} | {} |\n", entry.name, keys.join(" "), entry.help));
+    }
+    out
+}
+
 pub(crate) fn by_name(name: &str) -> Option<&'static Entry> {
     ALL.iter().find(|entry| entry.name == name)
 }

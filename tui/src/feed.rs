@@ -28,6 +28,8 @@ struct Queue {
     /// Came from the keyboard, so it is to be seen at once.
     urgent: bool,
     closed: bool,
+    /// Why the terminal cannot be read any more.
+    lost: Option<String>,
 }
 
 impl Feed {
@@ -59,6 +61,16 @@ impl Feed {
         queue.messages.clear();
         drop(queue);
         self.shared.wake.notify_all();
+    }
+
+    /// Closes because the terminal is gone: nobody can be asked any more.
+    pub(crate) fn lose(&self, why: String) {
+        self.lock().lost = Some(why);
+        self.close();
+    }
+
+    pub(crate) fn lost(&self) -> Option<String> {
+        self.lock().lost.clone()
     }
 
     pub(crate) fn closed(&self) -> bool {

@@ -28,6 +28,7 @@ mod widgets;
 mod words;
 
 pub use app::{App, Settings};
+pub use commands::reference;
 pub use draw::{Drawn, draw};
 pub use feed::Feed;
 pub use msg::{Connection, DemoAction, LogLine, LogRequest, Msg, Out, Preview, PreviewLine};

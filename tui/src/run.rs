@@ -78,7 +78,8 @@ impl Cockpit {
         self.thread.is_finished()
     }
 
-    /// Waits for its end.
+    /// Waits for its end. A terminal that takes no bytes holds that up for as long: a node that stops has
+    /// no reason to wait for it, see [`Cockpit::is_finished`].
     pub fn join(self) -> Ended {
         self.thread.join().unwrap_or_else(|_| Ended::Panicked("the cockpit's thread".into()))
     }
@@ -135,9 +136,8 @@ fn read_keys(feed: Feed) -> io::Result<JoinHandle<()>> {
                 Ok(Some(Event::Paste(text))) => Msg::Paste(text),
                 Ok(Some(Event::Resize(columns, rows))) => Msg::Resize(columns, rows),
                 Ok(_) => continue,
-                Err(_) => {
-                    // The terminal is gone: nobody can be asked any more.
-                    feed.close();
+                Err(error) => {
+                    feed.lose(error.to_string());
                     return;
                 }
             };
@@ -166,7 +166,7 @@ fn turn<W: io::Write>(
         let deadline = app.wants_tick_ms().map(|ms| Instant::now() + Duration::from_millis(ms.max(1)));
         let mut messages = feed.take(background, deadline);
         if feed.closed() {
-            return Ok(Ended::Stopped);
+            return Ok(feed.lost().map_or(Ended::Stopped, Ended::Terminal));
         }
         app.set_now(millis(begun));
         messages.push(Msg::Tick);

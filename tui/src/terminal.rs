@@ -80,7 +80,7 @@ impl<W: Write> Painter<W> {
         if self.afresh {
             queue!(bytes, Clear(ClearType::All))?;
         }
-        if cursor.is_none() || !changes.is_empty() {
+        if self.cursor.is_some() || self.afresh {
             queue!(bytes, cursor::Hide)?;
         }
         CrosstermBackend::new(&mut bytes).draw(changes.into_iter())?;

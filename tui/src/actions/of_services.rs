@@ -25,7 +25,7 @@ use crate::words;
 pub(super) fn open_editor(app: &mut App, title: &str, text: Option<String>) {
     let draft = app.draft.take();
     let text = text.or(draft).unwrap_or_else(|| editor::TEMPLATE.to_owned());
-    let editor = Editor::new(title, &text, app.now_ms, &app.settings.spec_defaults);
+    let editor = Editor::new(title, &text, app.now_ms, &app.settings.spec_defaults, &app.theme);
     app.popups.push(Popup::Editor(Box::new(editor)));
 }
 

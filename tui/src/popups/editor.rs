@@ -5,9 +5,10 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use quorate_core::spec::{self, ServiceSpec, SpecDefaults, SpecErrors};
 use quorate_core::view::{ClusterView, Level};
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::Line;
 use ratatui::widgets::Widget;
-use tui_textarea::{DataCursor, TextArea};
+use tui_textarea::TextArea;
 
 use super::{Popup, why::section};
 use crate::actions;
@@ -51,10 +52,20 @@ pub(crate) struct Editor {
 }
 
 impl Editor {
-    pub fn new(title: impl Into<String>, text: &str, now_ms: u64, defaults: &SpecDefaults) -> Editor {
+    pub fn new(
+        title: impl Into<String>,
+        text: &str,
+        now_ms: u64,
+        defaults: &SpecDefaults,
+        theme: &Theme,
+    ) -> Editor {
         let mut area = TextArea::new(text.lines().map(str::to_owned).collect());
         area.set_max_histories(200);
         area.set_tab_length(2);
+        area.set_style(theme.style(Role::Base));
+        area.set_line_number_style(theme.style(Role::Dim));
+        area.set_cursor_line_style(Style::new());
+        area.set_cursor_style(theme.style(Role::Selected));
         Editor {
             title: title.into(),
             area,
@@ -231,30 +242,21 @@ fn draw_text(canvas: &mut Canvas<'_>, area: Rect, editor: &Editor) {
     if area.is_empty() {
         return;
     }
-    let mut shown = editor.area.clone();
-    shown.set_style(canvas.style(Role::Base));
-    shown.set_line_number_style(canvas.style(Role::Dim));
-    shown.set_cursor_line_style(ratatui::style::Style::new());
-    shown.set_cursor_style(canvas.style(Role::Selected));
-    shown.render(area, canvas.buf);
+    editor.area.render(area, canvas.buf);
     if let Err(errors) = &editor.checked {
         mark_errors(canvas, area, editor, errors);
     }
 }
 
-/// Line numbers of lines with an error are marked, where they can be seen.
+/// The numbers of lines with an error are marked, where they can be seen.
 fn mark_errors(canvas: &mut Canvas<'_>, area: Rect, editor: &Editor, errors: &SpecErrors) {
-    let DataCursor(cursor, _) = editor.area.cursor();
-    let height = usize::from(area.height);
-    // The widget scrolls by itself; only while all fits is the row of a line certain.
-    if editor.area.lines().len() > height || cursor >= height {
-        return;
-    }
+    let (top, _) = editor.area.scroll_offset();
+    let numbers = editor.area.line_number_width().min(area.width);
     for error in &errors.0 {
-        let row = error.line.saturating_sub(1) as u16;
-        if row < area.height {
-            canvas
-                .tint(Rect { y: area.y + row, height: 1, width: 3.min(area.width), ..area }, Role::Critical);
+        let row =
+            error.line.saturating_sub(1).checked_sub(u32::from(top)).and_then(|row| u16::try_from(row).ok());
+        if let Some(row) = row.filter(|row| *row < area.height) {
+            canvas.tint(Rect { y: area.y + row, height: 1, width: numbers, ..area }, Role::Critical);
         }
     }
 }

@@ -16,9 +16,9 @@ pub struct Keys {
 }
 
 impl Keys {
-    pub fn new(width: u16, height: u16) -> Keys {
-        let surroundings = Surroundings { locale: "C.UTF-8".into(), ..Surroundings::default() };
-        let settings = Settings { surroundings, attached_to: "n1".into(), ..Settings::default() };
+    pub fn new(width: u16, height: u16, settings: Settings) -> Keys {
+        let surroundings = Surroundings { locale: "C.UTF-8".into(), ..settings.surroundings };
+        let settings = Settings { surroundings, attached_to: "n1".into(), ..settings };
         let app = App::new(settings).expect("the built-in theme");
         let mut keys = Keys { app, outs: Vec::new(), now_ms: 1_000_000, size: (width, height) };
         keys.take(Msg::Resize(width, height));
@@ -26,7 +26,7 @@ impl Keys {
     }
 
     pub fn over(view: ClusterView, width: u16, height: u16) -> Keys {
-        let mut keys = Keys::new(width, height);
+        let mut keys = Keys::new(width, height, Settings::default());
         keys.take(Msg::Connection(Connection::Attached { to: "n1".into() }));
         keys.take(Msg::View(Arc::new(view)));
         keys

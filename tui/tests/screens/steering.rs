@@ -5,7 +5,7 @@ use crate::keys::Keys;
 use quorate_core::command::Command;
 use quorate_core::ids::Revision;
 use quorate_core::view::Level;
-use quorate_tui::{DemoAction, Msg, Out, Preview, PreviewLine};
+use quorate_tui::{DemoAction, Msg, Out, Preview, PreviewLine, Settings};
 
 fn commands(cockpit: &Keys) -> Vec<&Command> {
     cockpit.outs.iter().filter_map(submitted).collect()
@@ -219,6 +219,24 @@ fn leaving_and_suspending_are_told_apart() {
     assert!(cockpit.screen().contains("ctrl-z would stop the node") && cockpit.outs.is_empty());
     cockpit.press("q");
     assert_eq!(cockpit.outs, [Out::Leave]);
+}
+
+#[test]
+fn in_a_demo_leaving_ends_everything_and_therefore_asks() {
+    let settings = Settings { leaving_ends_all: true, ..Settings::default() };
+    let mut cockpit = Keys::new(120, 40, settings);
+    cockpit.take(Msg::View(std::sync::Arc::new(fixtures::healthy())));
+    cockpit.press("q");
+    assert!(cockpit.outs.is_empty() && cockpit.screen().contains("END THE DEMO"));
+    cockpit.press("y");
+    assert_eq!(cockpit.outs, [Out::Leave]);
+}
+
+#[test]
+fn the_reference_names_every_key_once() {
+    let reference = quorate_tui::reference();
+    assert!(reference.contains("| fence | `F` | name, reason, ctrl-x | power this node off and prove it |"));
+    assert_eq!(reference.matches("| `D` |").count(), 1);
 }
 
 #[test]
