@@ -322,3 +322,30 @@ pub(crate) fn entry(cmd: Cmd) -> &'static Entry {
     // Every command is in the registry; a test holds that.
     ALL.iter().find(|entry| entry.cmd == cmd).unwrap_or(&ALL[0])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_registered_once_under_its_own_name() {
+        assert_eq!(ALL.len(), Cmd::DemoRestart as usize + 1, "the last command counts them all");
+        for (at, entry) in ALL.iter().enumerate() {
+            let others = &ALL[at + 1..];
+            assert!(
+                others.iter().all(|other| other.cmd != entry.cmd && other.name != entry.name),
+                "{}",
+                entry.name
+            );
+            assert!(!entry.keys.is_empty() && !entry.help.is_empty(), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn what_changes_the_cluster_says_what_it_asks() {
+        assert!(
+            ALL.iter().filter(|entry| entry.risk > Risk::Looks).all(|entry| !entry.risk.words().is_empty())
+        );
+        assert!(entry(Cmd::Fence).risk == Risk::NameReason && entry(Cmd::Attest).risk == Risk::NameReason);
+    }
+}

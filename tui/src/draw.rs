@@ -1,7 +1,8 @@
 //! The whole screen as a pure function of the cockpit's memory: where you stand, the verdict, the
 //! screen, the keys. Changes nothing.
 
-use quorate_core::view::{ClusterKind, ClusterView, Level};
+use quorate_core::ids::NodeId;
+use quorate_core::view::{ClusterKind, ClusterView, Level, LinkVerdict};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
@@ -61,7 +62,7 @@ fn whole(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
     let (top, rest) = split_top(area, 1);
     header(canvas, top, app, view);
     let lines = verdict(canvas, app, view, usize::from(area.width));
-    let room = if area.height < 10 { 1 } else { 3 };
+    let room = if area.height < 10 { 1 } else { 4 };
     let (top, rest) = split_top(rest, (lines.len() as u16).min(room));
     canvas.lines(top, &lines, 0);
     let (body, _) = split_top(rest, rest.height.saturating_sub(1));
@@ -189,14 +190,35 @@ fn verdict(canvas: &Canvas<'_>, app: &App, view: &ClusterView, width: usize) -> 
     };
     let role = if level == Level::Ok && !app.certain(view) { Role::Inferred } else { level_role(level) };
     let doubt = if app.certain(view) || level > Level::Ok { "" } else { "?" };
-    let head = format!(" {} {}{doubt}: ", level_glyph(level, canvas.glyphs()), word.to_uppercase());
+    let shown = if doubt.is_empty() { level } else { Level::Notice };
+    let head = format!(" {} {}{doubt}: ", level_glyph(shown, canvas.glyphs()), word.to_uppercase());
     let inset = " ".repeat(3);
     let text = format!("{}{}", head.trim_start(), words::clean(&v.sentence));
     for (at, part) in words::wrap(&text, width.saturating_sub(4)).into_iter().enumerate().take(2) {
         let lead = if at == 0 { " ".to_owned() } else { inset.clone() };
         out.push(Line::styled(format!("{lead}{part}"), canvas.style(role)));
     }
+    if let Some(link) = view.links.verdicts.first() {
+        let text = words::fit(&links(link, app.age_ms()), width.saturating_sub(3), canvas.glyphs().cut);
+        out.push(Line::styled(format!("   {text}"), canvas.style(Role::Warning)));
+    }
     out
+}
+
+/// What the detector makes of the links: who can still talk to whom, since when, on which ground.
+fn links(verdict: &LinkVerdict, age_ms: u64) -> String {
+    let side = |side: &Vec<NodeId>| {
+        let names: Vec<&str> = side.iter().map(NodeId::as_str).collect();
+        format!("{{{}}}", names.join(" "))
+    };
+    let sides: Vec<String> = verdict.sides.iter().map(side).collect();
+    let since = words::span(verdict.since_ms.saturating_add(age_ms));
+    let ground = verdict.evidence.first().map_or_else(String::new, |e| format!(": {e}"));
+    words::clean(&format!(
+        "links: {} for {since}, sides {}{ground}",
+        verdict.kind.replace('_', " "),
+        sides.join(" | ")
+    ))
 }
 
 fn footer(canvas: &mut Canvas<'_>, area: Rect, app: &App) {

@@ -259,7 +259,9 @@ pub(crate) fn level_glyph(level: Level, glyphs: Glyphs) -> &'static str {
 pub(crate) fn mark(word: &str, level: Level, observed: bool, ctx: &Ctx<'_>) -> Cell {
     let doubt = if observed { "" } else { "?" };
     let role = if observed || level > Level::Notice { level_role(level) } else { Role::Inferred };
-    Cell::new(format!("{} {word}{doubt}", level_glyph(level, ctx.glyphs)), role)
+    // A tick is a promise; what was not seen from here gets none.
+    let shown = if observed { level } else { level.max(Level::Notice) };
+    Cell::new(format!("{} {word}{doubt}", level_glyph(shown, ctx.glyphs)), role)
 }
 
 /// Highest first where a number sorts rows.
