@@ -415,3 +415,57 @@ impl TryFrom<SnapshotMetaV1> for SnapshotMeta {
         Ok(SnapshotMeta { last_log_id: log_id(meta.last), last_membership: membership })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_core::ids::Segment;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn membership() -> MembershipV1 {
+        let segment = Segment::new("lan").unwrap();
+        let endpoint = Endpoint { segment, host: "10.0.0.1".to_owned(), port: 7000 };
+        MembershipV1 { voters: vec![vec![1, 2]], nodes: vec![(1, vec![endpoint]), (2, vec![])] }
+    }
+
+    /// Golden bytes: what a release wrote, later ones must read.
+    #[test]
+    fn version_1_is_written_and_read_as_it_always_was() {
+        let id = LogIdV1 { term: 3, index: 300 };
+        let vote = VoteV1 { term: 3, node: 2, committed: true };
+        let entries = [
+            (PayloadV1::Blank, "0103ac0200"),
+            (PayloadV1::Proposals(vec![Bytes::from_static(b"ab"), Bytes::new()]), "0103ac02010202616200"),
+            (PayloadV1::Membership(membership()), "0103ac02020102010202010103"),
+        ];
+        for (payload, golden) in entries {
+            let entry = EntryV1 { id, payload };
+            let written = entry.encode();
+            assert!(hex(&written).starts_with(golden), "{} is not {golden}", hex(&written));
+            assert_eq!(EntryV1::decode(&written).unwrap(), entry);
+            let there = entry.clone().into_entry().unwrap();
+            assert_eq!(EntryV1::from(&there), entry);
+        }
+        assert_eq!(hex(&vote.encode()), "01030201");
+        let append = AppendV1 { vote, previous: Some(id), committed: None, entries: vec![] };
+        assert_eq!(hex(&append.encode()), "010302010103ac020000");
+        assert_eq!(hex(&AppendAnswerV1::HigherVote(vote).encode()), "0103030201");
+        let meta = SnapshotMetaV1 { last: Some(id), membership_at: None, membership: membership() };
+        let golden = "010103ac02000102010202010103";
+        assert!(hex(&meta.encode()).starts_with(golden), "{}", hex(&meta.encode()));
+    }
+
+    #[test]
+    fn unknown_versions_and_damage_are_named() {
+        let vote = VoteV1 { term: 1, node: 1, committed: false };
+        let mut bytes = vote.encode().to_vec();
+        bytes[0] = 2;
+        let said = VoteV1::decode(&bytes).unwrap_err().to_string();
+        assert!(said.contains("a vote has version 2"), "{said}");
+        assert!(matches!(VoteV1::decode(&[]), Err(CodecError::Empty { .. })));
+        assert!(matches!(EntryV1::decode(&[VERSION, 0xff]), Err(CodecError::Damaged { .. })));
+    }
+}

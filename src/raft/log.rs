@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -22,15 +22,25 @@ use super::types::{Entry, LogId, TypeConfig, Vote};
 /// Entries kept in memory once they are on disk.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// How much one read gives at most; more than one entry is never needed.
-const READ_BYTES: usize = 1024 * 1024;
+const READ_BYTES: usize = 512 * 1024;
+/// Records removed from the front between two groups.
+const PURGE_STEP: u64 = 8;
 /// How much one group takes at most.
-const GROUP_BYTES: usize = 8 * 1024 * 1024;
+const GROUP_BYTES: usize = 1024 * 1024;
 
 type Reply = oneshot::Sender<io::Result<()>>;
 
 enum Job {
     Append { changes: Vec<Change>, bytes: usize, upto: u64, done: IOFlushed<TypeConfig> },
     Change { changes: Vec<Change>, durable: bool, done: Option<Reply> },
+    Purge(Backlog),
+}
+
+/// Removals from the log's front that are made a little at a time, so that appends never wait for them.
+struct Backlog {
+    next: u64,
+    upto: u64,
+    purged: Bytes,
 }
 
 /// The log of one node. Clones share it.
@@ -122,17 +132,44 @@ pub fn open(
     Ok((LogStore { shared, jobs }, LogThread(Some(thread))))
 }
 
-/// The log thread: takes all that waits, writes it as one group, tells everyone.
+/// The log thread: takes all that waits, writes it as one group, tells everyone; removes a little
+/// from the front whenever there is something to remove.
 fn run(shared: &Shared, inbox: &Receiver<Job>) {
-    while let Ok(first) = inbox.recv() {
-        let mut group = Group::default();
-        group.add(first);
-        while group.bytes < GROUP_BYTES
-            && let Ok(job) = inbox.try_recv()
-        {
-            group.add(job);
+    let mut backlog: Option<Backlog> = None;
+    loop {
+        let first = match &backlog {
+            None => inbox.recv().map_err(|_| TryRecvError::Disconnected),
+            Some(_) => inbox.try_recv(),
+        };
+        match first {
+            Err(TryRecvError::Disconnected) => return,
+            Err(TryRecvError::Empty) => {}
+            Ok(first) => {
+                let mut group = Group::default();
+                group.add(first, &mut backlog);
+                while group.bytes < GROUP_BYTES
+                    && let Ok(job) = inbox.try_recv()
+                {
+                    group.add(job, &mut backlog);
+                }
+                group.write(shared);
+            }
         }
-        group.write(shared);
+        backlog = backlog.and_then(|backlog| backlog.step(shared));
+    }
+}
+
+impl Backlog {
+    /// Removes the next few records; gives what is left to do. A failure is left to the next start,
+    /// which finds more records than it needs.
+    fn step(self, shared: &Shared) -> Option<Self> {
+        let upto = self.upto.min(self.next + PURGE_STEP - 1);
+        let changes = [Change::Purge(upto), Change::Set(Slot::Purged, self.purged.clone())];
+        if let Err(error) = shared.disk.write(&changes, false) {
+            tracing::error!(%error, "the front of the raft log cannot be removed");
+            return None;
+        }
+        (upto < self.upto).then(|| Self { next: upto + 1, ..self })
     }
 }
 
@@ -148,8 +185,12 @@ struct Group {
 }
 
 impl Group {
-    fn add(&mut self, job: Job) {
+    fn add(&mut self, job: Job, backlog: &mut Option<Backlog>) {
         match job {
+            Job::Purge(purge) => {
+                let next = backlog.as_ref().map_or(purge.next, |earlier| earlier.next.min(purge.next));
+                *backlog = Some(Backlog { next, ..purge });
+            }
             Job::Append { changes, bytes, upto, done } => {
                 self.changes.extend(changes);
                 self.bytes += bytes;
@@ -159,6 +200,10 @@ impl Group {
             }
             Job::Change { changes, durable, done } => {
                 for change in &changes {
+                    if matches!(change, Change::Purge(_)) {
+                        // The whole log goes, and with it whatever was still to be removed.
+                        *backlog = None;
+                    }
                     if let Change::Truncate(from) = change {
                         self.upto = self.upto.min(*from);
                         self.cut = Some(self.cut.map_or(*from, |cut| cut.min(*from)));
@@ -172,6 +217,9 @@ impl Group {
     }
 
     fn write(self, shared: &Shared) {
+        if self.changes.is_empty() {
+            return;
+        }
         let result = shared.disk.write(&self.changes, self.durable);
         match &result {
             Ok(()) => shared.memory().flush(self.cut, self.upto),
@@ -438,8 +486,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.shared.memory().purge(upto);
+        let (next, end) = {
+            let mut memory = self.shared.memory();
+            let before = (memory.start(), memory.end());
+            memory.purge(upto);
+            before
+        };
         let purged = position(Some(&upto)).encode();
-        self.change(vec![Change::Purge(upto.index), Change::Set(Slot::Purged, purged)], false).await
+        if upto.index + 1 < end {
+            return self.send(Job::Purge(Backlog { next, upto: upto.index, purged }));
+        }
+        // A snapshot has overtaken the log: what follows it must not follow a gap.
+        self.change(vec![Change::Purge(upto.index), Change::Set(Slot::Purged, purged)], true).await
     }
 }

@@ -72,7 +72,7 @@ impl Default for RaftLimits {
         Self {
             snapshot_entries: 10_000,
             snapshot_bytes: 64 * 1024 * 1024,
-            keep_entries: 1_000,
+            keep_entries: 250,
             propose_within: Duration::from_secs(5),
         }
     }

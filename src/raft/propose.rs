@@ -16,7 +16,7 @@ use super::types::Proposals;
 /// The largest proposal.
 pub const MAX_PROPOSAL_BYTES: usize = 1024 * 1024;
 /// The largest entry made of several.
-const MAX_ENTRY_BYTES: usize = 512 * 1024;
+const MAX_ENTRY_BYTES: usize = 128 * 1024;
 const MAX_ENTRY_PROPOSALS: usize = 1024;
 /// Entries on their way at once: deeper gains nothing and costs processor time.
 const DEPTH: usize = 2;

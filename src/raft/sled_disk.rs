@@ -18,7 +18,7 @@ const PIECE: usize = 6 * 1024;
 /// Version byte and checksum before a record's bytes, and its length after them.
 const HEAD: usize = 1 + 8 + 4;
 const RECORD_VERSION: u8 = 1;
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How far the log was synced and how many votes were, kept outside of the tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

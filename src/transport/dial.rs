@@ -48,7 +48,7 @@ pub struct Dialer(Arc<Inner>);
 pub(super) struct Inner {
     pub cluster: ClusterId,
     pub me: u64,
-    /// A link on which nothing was heard for so long, with a question open, is given up.
+    /// A connection that answers no ping for so long is given up.
     pub silence: Duration,
     secret: Secret,
     table: Mutex<BTreeMap<u64, Arc<[Endpoint]>>>,
@@ -57,8 +57,9 @@ pub(super) struct Inner {
 }
 
 impl Dialer {
-    /// A table without entries, for node `me` of `cluster`. A connection that stays silent for
-    /// `silence` while an answer is due is left for a new one.
+    /// A table without entries, for node `me` of `cluster`. A connection on which something is due and
+    /// that answers nothing, not even a ping, for `silence` is left for a new one, which may take
+    /// another segment. About four of raft's longest elections, and a second at least, is good.
     pub fn new(cluster: ClusterId, me: u64, secret: Secret, silence: Duration) -> Self {
         let (table, channels, links) = (Mutex::default(), Mutex::default(), Mutex::default());
         Self(Arc::new(Inner { cluster, me, silence, secret, table, channels, links }))
@@ -108,8 +109,8 @@ impl Dialer {
             let about = TonicEndpoint::from_static("http://peer.invalid")
                 .initial_stream_window_size(4 * 1024 * 1024)
                 .initial_connection_window_size(8 * 1024 * 1024)
-                .http2_keep_alive_interval(Duration::from_secs(5))
-                .keep_alive_timeout(Duration::from_secs(3));
+                .http2_keep_alive_interval(self.0.silence / 2)
+                .keep_alive_timeout(self.0.silence / 2);
             let channel = about.connect_with_connector_lazy(connector);
             InterceptedService::new(channel, WithSecret::new(self.0.secret.clone()))
         });

@@ -1,5 +1,5 @@
-//! The one persistent stream to a peer, and the questions and snapshots beside it. A stream on which
-//! an answer is overdue is left, so that the next message finds another segment.
+//! The one persistent stream to a peer, and the questions and snapshots beside it. A stream that
+//! breaks or is stuck is left, so that the next message finds another segment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ const QUEUE: usize = 256;
 const OPEN_WITHIN: Duration = Duration::from_secs(3);
 /// After a failure everything fails at once for so long, instead of dialling for each message.
 const REST: Duration = Duration::from_millis(20);
+/// A peer that answers pings and nothing else for so many times the allowed silence is stuck.
+const STUCK: u32 = 5;
 const CHUNK: usize = 256 * 1024;
 /// Messages are at most a little larger than one log read.
 pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -194,7 +196,7 @@ async fn run(dialer: Dialer, peer: u64, mut jobs: mpsc::Receiver<Job>) {
             Ok((out, inbound)) => {
                 let mut session = Session { peer, out, pending: BTreeMap::new(), next: 0 };
                 session.send(first);
-                let ended = session.run(inbound, &mut jobs, dialer.inner().silence).await;
+                let ended = session.run(inbound, &mut jobs, dialer.inner().silence * STUCK).await;
                 session.fail(&ended);
                 ended
             }

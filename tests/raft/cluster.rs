@@ -134,7 +134,7 @@ impl Cluster {
         node.journal = Journal::default();
         let cluster = ClusterId("test".to_owned());
         let secret = Secret::new(SECRET).unwrap();
-        let dialer = Dialer::new(cluster.clone(), id, secret.clone(), Duration::from_millis(800));
+        let dialer = Dialer::new(cluster.clone(), id, secret.clone(), Duration::from_millis(2_400));
         let net = Arc::new(FaultyNet { me: id, dialer, faults: self.faults.clone() });
         let dir = node.dir.path().to_owned();
         let options = RaftOptions { id, cluster, dir, timing: TIMING, limits: self.limits };
