@@ -61,6 +61,9 @@ pub struct GuardStatus {
     pub losses: u64,
     /// Why there is none now.
     pub problem: Option<String>,
+    /// When the lease ended that it held as the session began: a node that was away goes on while that
+    /// is still to come.
+    pub held_until: BootMs,
 }
 
 /// The node's end.
@@ -286,7 +289,13 @@ impl Line {
     async fn talk(&mut self, stream: UnixStream, welcome: Welcome) -> anyhow::Result<()> {
         self.renewed.send_replace(welcome.renewal);
         self.status.send_modify(|status| {
-            *status = GuardStatus { pid: welcome.pid, answering: true, problem: None, losses: status.losses };
+            *status = GuardStatus {
+                pid: welcome.pid,
+                answering: true,
+                problem: None,
+                losses: status.losses,
+                held_until: welcome.valid_until,
+            };
         });
         self.changes.send_modify(|count| *count += 1);
         let (mut reader, mut writer) = stream.into_split();

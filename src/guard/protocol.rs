@@ -82,6 +82,8 @@ pub struct Welcome {
     pub pid: u32,
     /// The highest renewal it holds: the next one has to be higher.
     pub renewal: u64,
+    /// When the lease ends that it holds; 0 where it holds none.
+    pub valid_until: BootMs,
 }
 
 /// An answer.

@@ -249,8 +249,10 @@ impl Server {
             Peer::Stranger { .. } => {
                 let reply = match read_hello(frame).and_then(|node| self.admit(at, node)) {
                     Ok(()) => {
-                        let renewal = self.keeper.lease.map_or(0, |lease| lease.number);
-                        Say::Welcome(Welcome { pid: std::process::id(), renewal })
+                        let held = self.keeper.lease;
+                        let renewal = held.map_or(0, |lease| lease.number);
+                        let valid_until = held.map_or(BootMs(0), |lease| lease.valid_until);
+                        Say::Welcome(Welcome { pid: std::process::id(), renewal, valid_until })
                     }
                     Err(error) => {
                         self.connections[at].peer = Peer::Leaving;
