@@ -121,6 +121,8 @@ enum Command {
     JoinToken,
     /// Real nodes on this host with services on them, and the cockpit over them
     Demo(crate::demo::DemoArgs),
+    /// Run a node without a cockpit
+    Node(crate::node::NodeArgs),
     /// Hold a node's native processes and their deadlines; nodes start it themselves
     Guard(crate::guard::GuardArgs),
     /// A small service for demonstrations and tests
@@ -155,6 +157,9 @@ fn dispatch(cli: Cli) -> Result<u8, ApiError> {
             "start `quorate node --config FILE`, then use the other commands",
         )),
         Some(Command::Demo(args)) => crate::demo::run(args).map(|()| 0),
+        Some(Command::Node(args)) => {
+            crate::node::run(&args, &places::default_data_dir()).map(|()| 0).map_err(failed)
+        }
         Some(Command::Guard(args)) => crate::guard::run(args).map(|()| 0).map_err(failed),
         Some(Command::Workload(args)) => crate::workload::run(&args).map_err(failed),
         Some(Command::Completions { shell }) => {
@@ -202,7 +207,11 @@ async fn ask(global: &Global, command: Command) -> Result<(), ApiError> {
         Command::Kv(command) => kv::kv(client, global.output, command).await,
         Command::Raft(command) => cluster::raft(client, global.output, command).await,
         Command::JoinToken => cluster::join_token(client, global.output).await,
-        Command::Demo(_) | Command::Guard(_) | Command::Workload(_) | Command::Completions { .. } => Ok(()),
+        Command::Demo(_)
+        | Command::Node(_)
+        | Command::Guard(_)
+        | Command::Workload(_)
+        | Command::Completions { .. } => Ok(()),
     }
 }
 

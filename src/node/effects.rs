@@ -1,0 +1,213 @@
+//! Carries out effects and keeps what came of them: starts and stops by the executors, state copies,
+//! fencing deeds. An effect that is under way is not begun again; what it did is seen in the inventory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use quorate_core::effect::{Effect, FenceNode};
+use quorate_core::ids::{OperationId, SlotId};
+use quorate_core::lease::Renewal;
+use quorate_core::observation::{
+    ExecutorFact, FenceOutcome, FenceReport, GuardReport, LinkReport, NodeUsage, SlotReport, TransferReport,
+};
+use quorate_core::spec::ExecutorKind;
+use tokio::sync::watch;
+
+use super::inner::{Inner, hold};
+use super::{identity, transfer};
+use crate::guard::GuardClient;
+use crate::layout::Layout;
+use crate::ports::{ActError, Executor};
+
+/// Deeds and copies that are remembered after they ended.
+const REMEMBERED: usize = 32;
+
+/// What this node sees of itself.
+pub(super) struct Seen {
+    pub(super) guard: GuardReport,
+    pub(super) usage: NodeUsage,
+    pub(super) executors: Vec<ExecutorFact>,
+    pub(super) slots: BTreeMap<SlotId, SlotReport>,
+    pub(super) transfers: Vec<TransferReport>,
+    pub(super) fencing: Vec<FenceReport>,
+    pub(super) links: Vec<LinkReport>,
+}
+
+/// What a node works with, and what is under way.
+pub(super) struct Works {
+    pub(super) layout: Layout,
+    pub(super) executors: Vec<Arc<dyn Executor>>,
+    pub(super) guard: Arc<GuardClient>,
+    renewals: watch::Sender<Option<(Renewal, u64)>>,
+    pub(super) usage: Mutex<NodeUsage>,
+    pub(super) links: Mutex<Vec<LinkReport>>,
+    pub(super) transfers: Mutex<BTreeMap<OperationId, TransferReport>>,
+    fencing: Mutex<Vec<FenceReport>>,
+    under_way: Mutex<BTreeSet<String>>,
+    /// Where work that may take long is done.
+    runtime: tokio::runtime::Handle,
+}
+
+impl Works {
+    pub(super) fn new(
+        layout: Layout,
+        executors: Vec<Arc<dyn Executor>>,
+        guard: Arc<GuardClient>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Self {
+            layout,
+            executors,
+            guard,
+            renewals: watch::channel(None).0,
+            usage: Mutex::default(),
+            links: Mutex::default(),
+            transfers: Mutex::default(),
+            fencing: Mutex::default(),
+            under_way: Mutex::default(),
+            runtime,
+        }
+    }
+
+    /// What is seen of this node now.
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            guard: self.guard.report(),
+            usage: *hold(&self.usage),
+            executors: self.executors.iter().map(|executor| executor.facts()).collect(),
+            slots: self.executors.iter().flat_map(|executor| executor.inventory()).collect(),
+            transfers: hold(&self.transfers).values().cloned().collect(),
+            fencing: hold(&self.fencing).clone(),
+            links: hold(&self.links).clone(),
+        }
+    }
+
+    /// The guard is to hold deadlines by this lease, under the terms of that number.
+    pub(super) fn renew(&self, renewal: Renewal, terms: u64) {
+        self.renewals.send_replace(Some((renewal, terms)));
+    }
+
+    /// The executor of a kind.
+    pub(super) fn executor(&self, kind: ExecutorKind) -> Option<&Arc<dyn Executor>> {
+        self.executors.iter().find(|executor| executor.kind() == kind)
+    }
+
+    /// The executor that knows a slot.
+    pub(super) fn executor_of(&self, slot: &SlotId) -> Option<&Arc<dyn Executor>> {
+        self.executors.iter().find(|executor| executor.inventory().contains_key(slot))
+    }
+}
+
+/// Passes every renewal on to the guard, latest wins. The epoch is on disk before the guard has the lease,
+/// and nothing starts before that.
+pub(super) async fn renewals(inner: Arc<Inner>) {
+    let mut renewals = inner.works.renewals.subscribe();
+    let mut stored = None;
+    while renewals.changed().await.is_ok() {
+        let Some((renewal, terms)) = *renewals.borrow_and_update() else { continue };
+        if stored != Some(renewal.epoch) {
+            let root = inner.options.data_dir.clone();
+            let kept =
+                tokio::task::spawn_blocking(move || identity::keep_lease_epoch(&root, renewal.epoch)).await;
+            if let Ok(Err(error)) = kept {
+                tracing::error!(%error, "the lease epoch cannot be kept; nothing starts until it can");
+                continue;
+            }
+            stored = Some(renewal.epoch);
+            tracing::info!(epoch = renewal.epoch.0, "lease given");
+        }
+        match inner.works.guard.renew(renewal.valid_until).await {
+            Err(error) => tracing::warn!(%error, "the guard did not take the lease"),
+            Ok(()) if inner.terms.swap(terms, Ordering::Relaxed) != terms => inner.wake.notify_one(),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Begins what is not under way yet.
+pub(super) fn carry_out(inner: &Arc<Inner>, effects: Vec<Effect>) {
+    for effect in effects {
+        let name = name(&effect);
+        if !hold(&inner.works.under_way).insert(name.clone()) {
+            continue;
+        }
+        let inner = inner.clone();
+        let runtime = inner.works.runtime.clone();
+        runtime.spawn(async move {
+            if let Err(error) = act(&inner, effect).await {
+                tracing::warn!(effect = name, %error, "not done yet");
+            }
+            hold(&inner.works.under_way).remove(&name);
+            inner.wake.notify_one();
+        });
+    }
+}
+
+/// What tells two effects apart, for as long as one of them is under way.
+fn name(effect: &Effect) -> String {
+    match effect {
+        Effect::Start(start) => format!("start {} {}", start.id, start.restart),
+        Effect::Stop(stop) => format!("stop {} {}", stop.slot, stop.token),
+        Effect::Renew { number, .. } => format!("renew {number}"),
+        Effect::Forget { slot } => format!("forget {slot}"),
+        Effect::Fetch(fetch) => format!("fetch {} {}", fetch.operation, fetch.pass),
+        Effect::DropStaging { operation } => format!("drop {operation}"),
+        Effect::Fence(fence) => format!("fence {} {}", fence.operation, fence.attempt),
+    }
+}
+
+async fn act(inner: &Arc<Inner>, effect: Effect) -> Result<(), ActError> {
+    let works = &inner.works;
+    let missing = |what: String| ActError::Failed(format!("{what} has no executor on this node"));
+    match effect {
+        Effect::Start(start) => {
+            let kind = start.spec.workload.executor();
+            works.executor(kind).ok_or_else(|| missing(start.id.to_string()))?.start(start).await
+        }
+        Effect::Stop(stop) => {
+            // An empty slot that nobody knows has its token raised where processes are kept.
+            let known = works.executor_of(&stop.slot).or_else(|| works.executors.first());
+            known.ok_or_else(|| missing(stop.slot.to_string()))?.stop(stop).await
+        }
+        Effect::Renew { valid_until, .. } => works.guard.renew(valid_until).await,
+        Effect::Forget { slot } => match works.executor_of(&slot) {
+            Some(executor) => executor.forget(slot).await,
+            None => Ok(()),
+        },
+        Effect::Fetch(fetch) => {
+            transfer::fetch(inner, fetch).await;
+            Ok(())
+        }
+        Effect::DropStaging { operation } => {
+            transfer::drop_staging(inner, operation).await;
+            Ok(())
+        }
+        Effect::Fence(deed) => {
+            fence(inner, deed).await;
+            Ok(())
+        }
+    }
+}
+
+async fn fence(inner: &Arc<Inner>, deed: FenceNode) {
+    let FenceNode { operation, attempt, target, method } = deed;
+    note_fence(inner, FenceReport { operation, attempt, outcome: None });
+    tracing::warn!(%target, operation = operation.0, attempt, "fencing");
+    // Only the side with a quorum fences, as of a moment right before the deed.
+    let outcome = match inner.raft.read_index().await {
+        Err(error) => FenceOutcome::Withheld { why: error.to_string() },
+        Ok(_) => crate::fencing::fence(&target, &method).await,
+    };
+    tracing::warn!(%target, operation = operation.0, attempt, ?outcome, "fencing ended");
+    note_fence(inner, FenceReport { operation, attempt, outcome: Some(outcome) });
+    inner.hurry.notify_one();
+}
+
+fn note_fence(inner: &Inner, report: FenceReport) {
+    let mut fencing = hold(&inner.works.fencing);
+    fencing.retain(|old| (old.operation, old.attempt) != (report.operation, report.attempt));
+    fencing.push(report);
+    let surplus = fencing.len().saturating_sub(REMEMBERED);
+    fencing.drain(..surplus);
+}

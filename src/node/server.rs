@@ -1,0 +1,151 @@
+//! What this node serves to other nodes beside Raft: takes packets apart, hands them to the parts that
+//! act, and puts answers together. Who may speak at all was checked before.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use quorate_core::command::{Actor, Command, NodeAdmission, Proposal};
+use quorate_core::ids::{ClusterId, RaftId};
+use quorate_core::state::Reply;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::cluster_proto::Packet;
+use super::cluster_proto::bulk_server::Bulk;
+use super::cluster_proto::cluster_server::Cluster;
+use super::inner::Inner;
+use super::peers::{pack, unpack};
+use super::wire::{AskOutput, AskState, Down, Forward, Forwarded, Refusal, Register, Registered, Up, decode};
+use super::{answer, propose, transfer};
+use crate::host;
+use crate::ports::SubmitError;
+
+/// How long admitting a node may take.
+const REGISTER_WITHIN: Duration = Duration::from_secs(5);
+/// Proposals in one call; more are refused before they are looked at.
+const MAX_FORWARDED: usize = 4_096;
+
+/// Serves the small and urgent calls.
+pub(super) struct ClusterServer(pub(super) Arc<Inner>);
+
+/// Serves the large and patient calls.
+pub(super) struct BulkServer(pub(super) Arc<Inner>);
+
+type Packets = Pin<Box<dyn Stream<Item = Result<Packet, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Cluster for ClusterServer {
+    type HeartbeatStream = Packets;
+
+    async fn heartbeat(&self, request: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
+        let mut packets = request.into_inner();
+        let (up, from) = mpsc::channel::<Up>(16);
+        let (to, down) = mpsc::channel::<Down>(16);
+        tokio::spawn(answer::session(self.0.clone(), from, to));
+        tokio::spawn(async move {
+            while let Some(Ok(packet)) = packets.next().await {
+                let Ok(word) = decode::<Up>(&packet.body) else { return };
+                if up.send(word).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(down).map(|down| Ok(pack(&down))))))
+    }
+
+    async fn register(&self, request: Request<Packet>) -> Result<Response<Packet>, Status> {
+        let Register { cluster, admission } = unpack(request.get_ref())?;
+        Ok(Response::new(pack(&register(&self.0, &cluster, admission).await)))
+    }
+
+    async fn forward(&self, request: Request<Packet>) -> Result<Response<Packet>, Status> {
+        let Forward { proposals, within } = unpack(request.get_ref())?;
+        if proposals.len() > MAX_FORWARDED {
+            return Err(Status::invalid_argument(format!("at most {MAX_FORWARDED} proposals in one call")));
+        }
+        let within = Duration::from_millis(within.0.min(60_000));
+        let propose = |proposal: Vec<u8>| {
+            let (inner, proposal) = (self.0.clone(), Bytes::from(proposal));
+            async move {
+                match tokio::time::timeout(within, propose::propose_here(&inner, proposal)).await {
+                    Ok(answer) => answer.map(|bytes| bytes.to_vec()),
+                    Err(_) => Err(Refusal::Unknown("no quorum acknowledged it in time".to_owned())),
+                }
+            }
+        };
+        let answers: Forwarded = futures::future::join_all(proposals.into_iter().map(propose)).await;
+        Ok(Response::new(pack(&answers)))
+    }
+
+    async fn read_index(&self, _request: Request<Packet>) -> Result<Response<Packet>, Status> {
+        use crate::raft::ReadError;
+        let round: Result<u64, Refusal> = self.0.raft.read_index().await.map_err(|error| match error {
+            ReadError::NotLeader { leader } => Refusal::NotLeader(leader.map(RaftId)),
+            ReadError::NoQuorum => Refusal::NoQuorum(propose::quorum_words(&self.0)),
+            ReadError::Shutdown => Refusal::Stopping,
+        });
+        Ok(Response::new(pack(&round)))
+    }
+
+    async fn probe(&self, request: Request<Packet>) -> Result<Response<Packet>, Status> {
+        Ok(Response::new(request.into_inner()))
+    }
+}
+
+/// Admits a node through whoever leads.
+pub(super) async fn register(
+    inner: &Inner,
+    cluster: &ClusterId,
+    admission: NodeAdmission,
+) -> Result<Registered, Refusal> {
+    let refused = |because: String, remedy: &str| Refusal::Refused { because, remedy: remedy.to_owned() };
+    if cluster != &inner.identity.cluster {
+        return Err(refused(
+            format!("this is cluster {}, the join token is of {cluster}", inner.identity.cluster),
+            "use a token of this cluster",
+        ));
+    }
+    let node = admission.facts.node.clone();
+    let command = Command::AdmitNode(admission);
+    let proposal =
+        Proposal { request: None, actor: Actor::Node(node), at: host::wall_now(), expected: None, command };
+    let answer = propose::submit(inner, &proposal, REGISTER_WITHIN).await.map_err(|error| match error {
+        SubmitError::NoQuorum { why } => Refusal::NoQuorum(why),
+        SubmitError::Unknown { why, .. } => Refusal::Unknown(why),
+        SubmitError::TooLarge { limit } => Refusal::TooLarge(limit as u64),
+        SubmitError::Stopping => Refusal::Stopping,
+        SubmitError::Refused { because, remedy } => Refusal::Refused { because, remedy },
+    })?;
+    let raft_id = match answer.result {
+        Ok(Reply::Admitted(raft_id)) => raft_id,
+        Ok(other) => {
+            return Err(refused(format!("admission was answered with {other:?}"), "upgrade this node"));
+        }
+        Err(rejection) => return Err(Refusal::Rejected(rejection)),
+    };
+    let status = inner.status.borrow();
+    let members = status.endpoints.iter().map(|(id, endpoints)| (RaftId(*id), endpoints.clone())).collect();
+    Ok(Registered { raft_id, members, settings: inner.state().cluster.settings.clone() })
+}
+
+#[tonic::async_trait]
+impl Bulk for BulkServer {
+    type StateFolderStream = Packets;
+    type OutputStream = Packets;
+
+    async fn state_folder(&self, request: Request<Packet>) -> Result<Response<Packets>, Status> {
+        let ask: AskState = unpack(request.get_ref())?;
+        let pieces = transfer::serve(&self.0, ask);
+        Ok(Response::new(Box::pin(ReceiverStream::new(pieces).map(|piece| Ok(pack(&piece))))))
+    }
+
+    async fn output(&self, request: Request<Packet>) -> Result<Response<Packets>, Status> {
+        let ask: AskOutput = unpack(request.get_ref())?;
+        let pieces = super::output::follow_here(self.0.clone(), ask);
+        Ok(Response::new(Box::pin(ReceiverStream::new(pieces).map(|piece| Ok(pack(&piece))))))
+    }
+}

@@ -1,0 +1,243 @@
+//! What nodes say to one another beside Raft, and its encoding: one version byte, then postcard. A
+//! message of an unknown version or form is an error, never a panic.
+
+use std::collections::BTreeMap;
+
+use quorate_core::command::NodeAdmission;
+use quorate_core::ids::{
+    BootId, ClusterId, DiskId, Endpoint, MachineId, NodeId, OperationId, RaftId, Revision, SlotId,
+};
+use quorate_core::lease::LeaseAnswer;
+use quorate_core::observation::NodeReport;
+use quorate_core::state::{ClusterSettings, Rejection, Subject, Waiting};
+use quorate_core::units::Millis;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version of everything in this file.
+const VERSION: u8 = 1;
+/// No message is larger; what is claims more than it can be.
+pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Why bytes are not a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Another release wrote it.
+    #[error("message of version {0} is not known to this release; upgrade this node")]
+    Version(u8),
+    /// It is empty, cut off or damaged.
+    #[error("message cannot be read: {0}")]
+    Damaged(String),
+}
+
+/// A message as bytes.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    // Plain data into memory: postcard cannot fail on it. An empty message would be refused as damaged.
+    postcard::to_extend(message, vec![VERSION]).unwrap_or_default()
+}
+
+/// Bytes as a message.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    match bytes.split_first() {
+        None => Err(WireError::Damaged("it is empty".to_owned())),
+        Some((&VERSION, body)) => {
+            postcard::from_bytes(body).map_err(|error| WireError::Damaged(error.to_string()))
+        }
+        Some((&version, _)) => Err(WireError::Version(version)),
+    }
+}
+
+/// Who opens a heartbeat stream: its first message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its name.
+    pub node: NodeId,
+    /// Its number.
+    pub raft_id: RaftId,
+    /// Its data directory.
+    pub disk: DiskId,
+    /// Its host.
+    pub machine: MachineId,
+    /// Its boot.
+    pub boot: BootId,
+    /// Drawn by each process, so that two with one identity are told apart.
+    pub process: u64,
+}
+
+/// From a node to the leader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Up {
+    /// First.
+    Hello(Box<Hello>),
+    /// Then, again and again.
+    Beat(Box<NodeReport>),
+}
+
+/// From the leader to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Down {
+    /// A lease.
+    Answer(LeaseAnswer),
+    /// What the leader knows of the others, whether a lease is given or not.
+    News(Box<News>),
+    /// Not the leader, or not this node: the stream ends.
+    Refused(String),
+}
+
+/// What the leader passes on: only what changed since the last of the same stream.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct News {
+    /// What the leader has applied.
+    pub revision: Revision,
+    /// Reports that changed.
+    pub reports: Vec<NodeReport>,
+    /// How long ago each node was last heard, and last answered.
+    pub ages: Vec<(NodeId, Millis, Option<Millis>)>,
+    /// The leader's waiting report, if it changed.
+    pub waiting: Option<BTreeMap<Subject, Vec<Waiting>>>,
+    /// How long ago a quorum acknowledged the leader.
+    pub quorum_ack_age: Option<Millis>,
+}
+
+/// A node asks to be admitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// The cluster it means to join.
+    pub cluster: ClusterId,
+    /// What it says of itself.
+    pub admission: NodeAdmission,
+}
+
+/// What an admitted node needs to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// Its number.
+    pub raft_id: RaftId,
+    /// The members of Raft, to reach them before their log is here.
+    pub members: Vec<(RaftId, Vec<Endpoint>)>,
+    /// The settings in force.
+    pub settings: ClusterSettings,
+}
+
+/// Proposals for the leader, each as the log will hold it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// In order.
+    pub proposals: Vec<Vec<u8>>,
+    /// How long the caller waits.
+    pub within: Millis,
+}
+
+/// What became of each of them.
+pub type Forwarded = Vec<Result<Vec<u8>, Refusal>>;
+
+/// Why a node did not do what another asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// It does not lead; who does, if it knows.
+    NotLeader(Option<RaftId>),
+    /// It leads, but without a quorum. Nothing was appended.
+    NoQuorum(String),
+    /// It may have been appended.
+    Unknown(String),
+    /// Larger than a log entry may be.
+    TooLarge(u64),
+    /// It is stopping.
+    Stopping,
+    /// A rule forbids it.
+    Refused {
+        /// The rule.
+        because: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The log refused it.
+    Rejected(Rejection),
+}
+
+/// Asks for a slot's state folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskState {
+    /// For which operation.
+    pub operation: OperationId,
+    /// Whose state.
+    pub slot: SlotId,
+    /// The folder inside the instance's own.
+    pub state_dir: String,
+}
+
+/// A piece of a state folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StatePiece {
+    /// First: how much is to come.
+    Total {
+        /// Files and folders.
+        entries: u64,
+        /// Bytes of all files.
+        bytes: u64,
+    },
+    /// A folder, by its path within the state folder.
+    Folder {
+        /// Its path.
+        path: String,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A file begins.
+    File {
+        /// Its path.
+        path: String,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A symbolic link that stays inside the folder.
+    Link {
+        /// Its path.
+        path: String,
+        /// What it points to.
+        to: String,
+    },
+    /// More of the current file.
+    Bytes(Vec<u8>),
+    /// Last: the digest over names and contents.
+    End {
+        /// Hexadecimal SHA-256.
+        digest: String,
+    },
+}
+
+/// Asks for a slot's output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskOutput {
+    /// Whose.
+    pub slot: SlotId,
+    /// So many of the last lines; 0 for all that is kept.
+    pub tail: u32,
+    /// Then what comes.
+    pub follow: bool,
+}
+
+/// A piece of output, or why there is no more.
+pub type OutputPiece = Result<Vec<u8>, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn garbage_is_an_error_and_never_a_panic() {
+        assert!(matches!(decode::<Up>(&[]), Err(WireError::Damaged(_))));
+        assert_eq!(decode::<Up>(&[9, 1, 2]), Err(WireError::Version(9)));
+        let mut bytes = encode(&Down::Refused("not the leader".to_owned()));
+        assert_eq!(decode::<Down>(&bytes), Ok(Down::Refused("not the leader".to_owned())));
+        for cut in 1..bytes.len() {
+            assert!(decode::<Down>(&bytes[..cut]).is_err());
+        }
+        for at in 1..bytes.len() {
+            bytes[at] = 0xff;
+            let _never_panics = decode::<Down>(&bytes);
+        }
+    }
+}
