@@ -13,7 +13,7 @@ use quorate_core::lease::LeaseGranter;
 use quorate_core::observation::{Observed, Verdicts};
 use quorate_core::plan::{self, TtlClock};
 use quorate_core::reconcile::reconcile;
-use quorate_core::state::{MembershipStep, Plan, State};
+use quorate_core::state::{MembershipStep, State};
 use quorate_core::units::BootMs;
 use tokio::time::{Instant, sleep_until};
 
@@ -105,11 +105,13 @@ impl Loop {
         }
         let observed = inner.observed(&state, now);
         let verdicts = detect(&observed, &state);
-        let plan = inner.leads().then(|| self.plan(&state, &observed, &verdicts, now));
+        if inner.leads() {
+            self.plan(&state, &observed, &verdicts, now);
+        }
         self.roads.pass(&state);
         effects::carry_out(&inner, reconcile(&state, &own, inner.lease().as_ref(), now));
         self.announce.pass(&state, &own);
-        self.show.pass(&state, &observed, &verdicts, plan.as_ref(), now);
+        self.show.pass(&state, &observed, &verdicts, now);
     }
 
     /// Notices the beginning of a leadership: what an earlier one remembered does not count any more.
@@ -126,14 +128,14 @@ impl Loop {
         }
     }
 
-    fn plan(&mut self, state: &State, observed: &Observed, verdicts: &Verdicts, now: BootMs) -> Plan {
+    fn plan(&mut self, state: &State, observed: &Observed, verdicts: &Verdicts, now: BootMs) {
         let inner = &self.inner;
         let plan = plan::plan(state, observed, verdicts);
         hold(&inner.sightings).set_waiting(plan.waiting.clone(), now);
         // Until the first entry of its own term is applied, a leader's State may lack what is committed.
         let ready = inner.status.borrow().quorum_acked.is_some();
         if !ready || state.cluster.id.0.is_empty() {
-            return plan;
+            return;
         }
         if !plan.commands.is_empty() && !self.planning.swap(true, Ordering::Relaxed) {
             self.propose(plan.commands.clone(), self.planning.clone());
@@ -149,7 +151,6 @@ impl Loop {
         {
             self.change(step, state);
         }
-        plan
     }
 
     /// Proposes commands in their order, all at once, and frees `busy` when all are decided.

@@ -216,7 +216,6 @@ fn build(
     let (asks, asked) = mpsc::channel(1_024);
     let (forwarder, forwards) = propose::forwarder();
     let works = Works::new(layout, executors, guard, work.handle().clone());
-    let first_view = show::starting(&identity, options, host::wall_now());
     let inner = Arc::new(Inner {
         options: options.clone(),
         raft_id,
@@ -225,7 +224,7 @@ fn build(
         raft: handle.clone(),
         states,
         kv,
-        views: watch::channel(Arc::new(first_view)).0,
+        views: watch::channel(Arc::new(show::first(&identity.node, options.kind))).0,
         sightings: Mutex::default(),
         holder: Mutex::new(LeaseHolder::new(boot.clone(), stored, held_until, host::boot_now())),
         granter: Mutex::new(LeaseGranter::default()),
