@@ -5,6 +5,8 @@ mod advance;
 mod claims;
 mod clients;
 mod cluster;
+#[cfg(test)]
+mod golden;
 mod kv;
 pub mod limits;
 mod migration;
