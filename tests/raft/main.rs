@@ -6,4 +6,5 @@ mod crash;
 mod faults;
 mod membership;
 mod reads;
+mod rescue;
 mod transport;
