@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::placement::Room;
 use crate::command::{Command, OperationStep};
-use crate::ids::{NodeId, OperationId, ServiceName, SlotId};
+use crate::ids::{NodeId, OperationId, ServiceName, SlotId, Token};
 use crate::observation::{Heard, InstancePhase, InstanceReport, NodeVerdict, Observed, Verdicts};
 use crate::state::{
     Claim, FencePhase, FenceRecord, MigrationPhase, MigrationRecord, NodeRecord, Operation, OperationKind,
@@ -26,6 +26,12 @@ pub(super) struct Desk<'a> {
     pub fencing: BTreeMap<NodeId, OperationId>,
     /// Slots that this pass disturbs: they count as unavailable from here on.
     pub disturbed: BTreeSet<SlotId>,
+    /// Claims that this pass ends: nothing more is asked of them.
+    pub ending: BTreeSet<(SlotId, Token)>,
+    /// Nodes that this pass lets back in.
+    pub returning: BTreeSet<NodeId>,
+    /// Slots that this pass gives a token: one grant or stop a slot and pass.
+    decided: BTreeSet<SlotId>,
     /// Where this pass grants a slot.
     pub granting: BTreeMap<SlotId, NodeId>,
     /// Why no node takes a slot.
@@ -58,6 +64,9 @@ impl<'a> Desk<'a> {
             moving,
             fencing,
             disturbed: BTreeSet::new(),
+            ending: BTreeSet::new(),
+            returning: BTreeSet::new(),
+            decided: BTreeSet::new(),
             granting: BTreeMap::new(),
             refusals: BTreeMap::new(),
             plan: Plan { revision: state.revision, ..Plan::default() },
@@ -67,6 +76,17 @@ impl<'a> Desk<'a> {
     /// Adds a command.
     pub fn command(&mut self, command: Command) {
         self.plan.commands.push(command);
+    }
+
+    /// Is this claim ended by this pass?
+    pub fn ends(&self, slot: &SlotId, claim: &Claim) -> bool {
+        self.ending.contains(&(slot.clone(), claim.token))
+    }
+
+    /// Claims the one token that a slot may be given in this pass. False if it is gone: then the next pass
+    /// decides.
+    pub fn decide(&mut self, slot: &SlotId) -> bool {
+        self.decided.insert(slot.clone())
     }
 
     /// Takes an operation one step on.
@@ -109,6 +129,11 @@ impl<'a> Desk<'a> {
     /// Is the node committed lost, or not known at all?
     pub fn lost(&self, node: &NodeId) -> bool {
         self.record(node).is_none_or(NodeRecord::lost)
+    }
+
+    /// Is it lost, and does this pass leave it so?
+    pub fn absent(&self, node: &NodeId) -> bool {
+        self.lost(node) && !self.returning.contains(node)
     }
 
     /// Is the node in good standing and beyond doubt?

@@ -65,7 +65,7 @@ fn drive(desk: &mut Desk<'_>, id: OperationId, operation: &Operation, drain: &Dr
         desk.wait(Subject::Operation(id), WaitCause::Other { detail }, None);
     }
     for (slot, claim) in claims {
-        if desk.moving.contains_key(slot) {
+        if desk.moving.contains_key(slot) || desk.ends(slot, claim) {
             round.busy = true;
             continue;
         }
@@ -98,6 +98,18 @@ fn next(
         round.busy = true;
         let because = if desk.lost(node) { format!("{node} is lost") } else { "its stop".to_owned() };
         return desk.wait_both(id, slot, WaitCause::Stopping { node: node.clone(), because }, None);
+    }
+    let other =
+        |other: &&Claim| other.token != claim.token && other.stop.is_none() && !desk.lost(&other.node);
+    if let Some(other) = desk.claims(slot).iter().find(other) {
+        round.busy = true;
+        let detail = format!("{slot} runs on {} too: one of both stops first", other.node);
+        return desk.wait_both(id, slot, WaitCause::Throttled { detail }, None);
+    }
+    if let Err(refusal) = desk.usable(node) {
+        round.busy = true;
+        let detail = format!("nothing is moved from {node} until it is heard or lost: {refusal}");
+        return desk.wait_both(id, slot, WaitCause::Throttled { detail }, None);
     }
     let (failures, last) = failures(desk, id, slot);
     if failures >= MOST_FAILURES {

@@ -14,6 +14,7 @@ pub(super) fn plan(desk: &mut Desk<'_>) {
         for claim in &record.claims {
             if let Some(evidence) = proof(desk, slot, claim) {
                 desk.disturbed.insert(slot.clone());
+                desk.ending.insert((slot.clone(), claim.token));
                 desk.command(Command::EndClaim { slot: slot.clone(), token: claim.token, evidence });
             }
         }
@@ -24,7 +25,7 @@ fn proof(desk: &Desk<'_>, slot: &SlotId, claim: &Claim) -> Option<Evidence> {
     let record = desk.record(&claim.node)?;
     acknowledged(desk, slot, claim)
         .or_else(|| rebooted(desk, slot, claim, record))
-        .or_else(|| attested_or_fenced(claim, record))
+        .or_else(|| attested_or_fenced(desk, claim, record))
         .or_else(|| silent(desk, claim, record).and_then(Result::ok))
 }
 
@@ -51,9 +52,14 @@ fn rebooted(desk: &Desk<'_>, slot: &SlotId, claim: &Claim, record: &NodeRecord) 
     (!runs).then(|| Evidence::Rebooted { boot: record.boot.clone() })
 }
 
-fn attested_or_fenced(claim: &Claim, record: &NodeRecord) -> Option<Evidence> {
+fn attested_or_fenced(desk: &Desk<'_>, claim: &Claim, record: &NodeRecord) -> Option<Evidence> {
     let proof = record.proof().filter(|proof| proof.revision() > claim.token.revision)?;
-    Some(proof.as_evidence())
+    (!belied(desk, claim)).then(|| proof.as_evidence())
+}
+
+/// A node that speaks in the boot of the claim is neither dead nor off, whatever was read or said.
+fn belied(desk: &Desk<'_>, claim: &Claim) -> bool {
+    desk.fresh(&claim.node) && desk.heard(&claim.node).is_some_and(|heard| heard.report.boot == claim.boot)
 }
 
 /// Silence, where it counts at all: the evidence, or how long until it is one.
@@ -106,7 +112,7 @@ pub(super) fn items(desk: &Desk<'_>, slot: &SlotId, claim: &Claim) -> Vec<Eviden
         fenced_item(desk, claim, record),
         reboot_item(desk, slot, claim, record),
         silence_item(desk, claim, record),
-        attest_item(claim, record),
+        attest_item(desk, claim, record),
     ]
 }
 
@@ -128,10 +134,12 @@ fn stop_item(desk: &Desk<'_>, slot: &SlotId, claim: &Claim) -> EvidenceItem {
 
 fn fenced_item(desk: &Desk<'_>, claim: &Claim, record: &NodeRecord) -> EvidenceItem {
     let node = &claim.node;
-    let proof = attested_or_fenced(claim, record);
+    let proof = attested_or_fenced(desk, claim, record);
     let holds = matches!(proof, Some(Evidence::Fenced { .. }));
+    let belied = record.proof().is_some() && belied(desk, claim);
     let detail = match desk.fence_of(node) {
         _ if holds => format!("{node} was read back as off"),
+        _ if belied => format!("{node} is heard, so it is not off"),
         Some((operation, fence)) => format!("operation {operation}: {}", super::fencing::describe(fence)),
         None if record.facts.fencing.is_empty() => format!("{node} has no fence method"),
         None if !desk.state.cluster.settings.fencing_auto => {
@@ -171,9 +179,9 @@ fn silence_item(desk: &Desk<'_>, claim: &Claim, record: &NodeRecord) -> Evidence
     EvidenceItem { left, ..item("silence", holds, detail) }
 }
 
-fn attest_item(claim: &Claim, record: &NodeRecord) -> EvidenceItem {
+fn attest_item(desk: &Desk<'_>, claim: &Claim, record: &NodeRecord) -> EvidenceItem {
     let node = &claim.node;
-    let holds = matches!(attested_or_fenced(claim, record), Some(Evidence::Attested { .. }));
+    let holds = matches!(attested_or_fenced(desk, claim, record), Some(Evidence::Attested { .. }));
     let detail = match record.proof().filter(|_| holds) {
         Some(proof) => proof.describe(node),
         None => format!("if you know that {node} is dead: quorate attest {node} --dead --reason WHY"),

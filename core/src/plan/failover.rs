@@ -7,7 +7,7 @@ use super::desk::Desk;
 use super::placement::{Wish, place};
 use crate::command::Command;
 use crate::ids::{NodeId, OperationId, ServiceName, SlotId};
-use crate::state::{ServiceRecord, Subject, WaitCause};
+use crate::state::{Claim, ServiceRecord, Subject, WaitCause};
 
 /// Grants what can be granted.
 pub(super) fn plan(desk: &mut Desk<'_>) {
@@ -43,11 +43,24 @@ pub(super) fn wanted_slots(
 /// are no hindrance.
 pub(super) fn empty(desk: &Desk<'_>, slot: &SlotId, service: &ServiceRecord) -> bool {
     let claims = desk.claims(slot);
-    if service.exclusive { claims.is_empty() } else { claims.iter().all(|claim| desk.lost(&claim.node)) }
+    if service.exclusive { claims.is_empty() } else { claims.iter().all(|claim| desk.absent(&claim.node)) }
+}
+
+/// The claim that stands in the way of a new one on this node, if one does.
+pub(super) fn in_the_way<'a>(
+    desk: &Desk<'a>,
+    slot: &SlotId,
+    service: &ServiceRecord,
+    node: &NodeId,
+) -> Option<&'a Claim> {
+    let blocks = |claim: &&Claim| {
+        service.exclusive || claim.node == *node || (claim.stop.is_none() && !desk.absent(&claim.node))
+    };
+    desk.claims(slot).iter().find(blocks)
 }
 
 /// A service that became exclusive waits until no slot has two claims.
-fn settling(desk: &Desk<'_>, name: &ServiceName, service: &ServiceRecord) -> Option<String> {
+pub(super) fn settling(desk: &Desk<'_>, name: &ServiceName, service: &ServiceRecord) -> Option<String> {
     let (slot, record) =
         desk.slots_of(name).find(|(_, record)| service.exclusive && record.claims.len() > 1)?;
     Some(format!(
@@ -77,7 +90,7 @@ pub(super) fn grant(
     operation: Option<OperationId>,
     because: String,
 ) {
-    let Some(record) = desk.record(node) else { return };
+    let Some(record) = desk.record(node).filter(|_| desk.decide(slot)) else { return };
     if operation.is_none() {
         desk.room.take(slot, node, service.spec.resources);
     }

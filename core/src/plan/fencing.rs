@@ -75,6 +75,10 @@ fn drive(desk: &mut Desk<'_>, id: OperationId, operation: &Operation, fence: &Fe
     let fail = |desk: &mut Desk<'_>, because: String| {
         desk.advance(id, operation, OperationStep::Fail { because });
     };
+    // Its return releases this.
+    if desk.returning.contains(node) {
+        return;
+    }
     let Some(record) = desk.record(node) else {
         return fail(desk, format!("{node} is not a node any more"));
     };

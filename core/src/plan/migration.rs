@@ -44,8 +44,13 @@ impl<'a> Move<'a> {
         self.claims.iter().find(|claim| claim.operation == Some(self.id) && claim.node == *node)
     }
 
+    /// Does it copy state? Settled with the first pass: a spec that changes later changes nothing here.
     pub fn has_state(&self) -> bool {
-        self.service.spec.state_dir.is_some()
+        if self.record.phase < MigrationPhase::Switchover {
+            self.service.spec.state_dir.is_some()
+        } else {
+            self.record.passes >= PASS_RUNNING
+        }
     }
 
     pub fn step(&self, desk: &mut Desk<'_>, step: OperationStep) {
@@ -57,7 +62,27 @@ impl<'a> Move<'a> {
     }
 
     pub fn roll_back(&self, desk: &mut Desk<'_>, because: impl Into<String>) {
-        self.step(desk, OperationStep::RollBack { because: because.into() });
+        if desk.decide(self.slot()) {
+            self.step(desk, OperationStep::RollBack { because: because.into() });
+        }
+    }
+
+    /// Gives the slot to a node, unless another copy stands in the way: one that runs makes the migration
+    /// needless, one that stops is waited for.
+    pub fn grant(&self, desk: &mut Desk<'_>, node: &NodeId, because: String) {
+        if let Some(detail) = failover::settling(desk, &self.slot().service, self.service) {
+            return self.wait(desk, WaitCause::Other { detail });
+        }
+        match failover::in_the_way(desk, self.slot(), self.service, node) {
+            None => failover::grant(desk, self.slot(), self.service, node, Some(self.id), because),
+            Some(claim) if claim.stop.is_none() && !desk.lost(&claim.node) => {
+                self.fail(desk, format!("{} runs on {} already", self.slot(), claim.node));
+            }
+            Some(claim) => {
+                let because = "it ends before the slot is granted again".to_owned();
+                self.wait(desk, WaitCause::Stopping { node: claim.node.clone(), because });
+            }
+        }
     }
 
     pub fn wait(&self, desk: &mut Desk<'_>, cause: WaitCause) {
@@ -100,6 +125,7 @@ fn obsolete(desk: &Desk<'_>, it: &Move<'_>) -> Option<String> {
     }
     match it.source_claim() {
         None => Some(format!("{} is not on {source} any more", it.slot())),
+        Some(claim) if desk.ends(it.slot(), claim) => Some(format!("{} has ended on {source}", it.slot())),
         Some(_) if desk.lost(source) => Some(format!("{source} is lost: failover decides where it goes")),
         Some(claim) if claim.stop.is_some() => Some(format!("{} is stopped on {source} anyway", it.slot())),
         Some(claim) if it.service.spec_of(claim.version).state_dir != it.service.spec.state_dir => {
@@ -161,10 +187,11 @@ fn copying(desk: &mut Desk<'_>, it: &Move<'_>) {
     }
     match desk.may_disturb(it.slot()) {
         Err(detail) => it.wait(desk, WaitCause::Throttled { detail }),
-        Ok(()) => {
+        Ok(()) if desk.decide(it.slot()) => {
             desk.disturbed.insert(it.slot().clone());
             it.step(desk, OperationStep::Switchover);
         }
+        Ok(()) => {}
     }
 }
 
@@ -227,7 +254,7 @@ fn switchover(desk: &mut Desk<'_>, it: &Move<'_>) {
         return copy(desk, it, target, PASS_STOPPED, |desk, why| it.roll_back(desk, why));
     }
     let because = format!("migration {} from {source}", it.id);
-    failover::grant(desk, it.slot(), it.service, target, Some(it.id), because);
+    it.grant(desk, target, because);
 }
 
 /// Granted to the target; it is verified from the moment it runs there.

@@ -7,11 +7,13 @@ mod drain;
 mod evidence;
 mod failover;
 mod fencing;
+mod foresee;
 mod kv;
 mod membership;
 mod migration;
 mod nodes;
 mod placement;
+mod preview;
 mod rollback;
 mod rollout;
 mod slots;
@@ -20,6 +22,7 @@ mod waiting;
 pub use evidence::checklist;
 pub use kv::{TtlClock, kv_expiry};
 pub use nodes::attest_check;
+pub use preview::preview;
 
 use crate::observation::{Observed, Verdicts};
 use crate::state::{Plan, State};
@@ -28,8 +31,9 @@ use desk::Desk;
 /// The next commands, the waiting report and the next step of Raft's membership.
 pub fn plan(state: &State, observed: &Observed, verdicts: &Verdicts) -> Plan {
     let mut desk = Desk::new(state, observed, verdicts);
-    nodes::plan(&mut desk);
+    // Before the rejoins: they make a node's proof void.
     evidence::plan(&mut desk);
+    nodes::plan(&mut desk);
     fencing::plan(&mut desk);
     migration::plan(&mut desk);
     drain::plan(&mut desk);

@@ -62,6 +62,7 @@ fn rejoin(desk: &mut Desk<'_>, node: &NodeId, record: &NodeRecord) {
         desk.wait(Subject::Node(node.clone()), WaitCause::Other { detail: why }, None);
         return;
     }
+    desk.returning.insert(node.clone());
     desk.command(Command::Rejoin {
         node: node.clone(),
         boot: report.boot.clone(),

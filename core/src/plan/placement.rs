@@ -71,12 +71,14 @@ impl Room {
         self.coming.entry(slot.service.clone()).or_default().push((slot.ordinal, node.clone()));
     }
 
-    /// What is still free on a node.
-    pub fn free(&self, node: &NodeId, capacity: Resources) -> Resources {
+    /// What is still free on a node, where `own` of what is promised does not count.
+    fn free(&self, node: &NodeId, capacity: Resources, own: Resources) -> Resources {
         let promised = self.promised(node).resources;
+        let cpu = promised.cpu.0.saturating_sub(own.cpu.0);
+        let memory = promised.memory.0.saturating_sub(own.memory.0);
         Resources {
-            cpu: CpuMillis(capacity.cpu.0.saturating_sub(promised.cpu.0)),
-            memory: MemoryMib(capacity.memory.0.saturating_sub(promised.memory.0)),
+            cpu: CpuMillis(capacity.cpu.0.saturating_sub(cpu)),
+            memory: MemoryMib(capacity.memory.0.saturating_sub(memory)),
         }
     }
 
@@ -241,11 +243,14 @@ fn fits(
     {
         return Err(Refusal::Spread(slot.clone()));
     }
-    if wish.room_kept { Ok(()) } else { enough(desk, wish.spec.resources, node, record) }
+    enough(desk, wish, node, record)
 }
 
-fn enough(desk: &Desk<'_>, want: Resources, node: &NodeId, record: &NodeRecord) -> Result<(), Refusal> {
-    let free = desk.room.free(node, record.facts.capacity);
+fn enough(desk: &Desk<'_>, wish: &Wish<'_>, node: &NodeId, record: &NodeRecord) -> Result<(), Refusal> {
+    let want = wish.spec.resources;
+    // Room that is kept is counted as promised already.
+    let own = if wish.room_kept { want } else { Resources::default() };
+    let free = desk.room.free(node, record.facts.capacity, own);
     if want.cpu > free.cpu {
         return Err(Refusal::Cpu(want.cpu, free.cpu));
     }

@@ -2,13 +2,12 @@
 //! and give the source a new grant; never the old token. What cannot be copied back is named.
 
 use super::desk::Desk;
-use super::failover;
 use super::migration::{Move, copy, failing, transfer};
 use super::placement::{Wish, place};
 use crate::command::{Command, OperationStep};
 use crate::ids::NodeId;
 use crate::observation::{InstancePhase, TransferOutcome};
-use crate::state::{Claim, WaitCause};
+use crate::state::{Claim, Refusal, WaitCause};
 
 /// The pass that copies back to the source what the target wrote.
 const PASS_BACK: u32 = 3;
@@ -33,6 +32,9 @@ pub(super) fn drive(desk: &mut Desk<'_>, it: &Move<'_>) {
         return end(desk, it, node, claim);
     }
     if let Some(refusal) = barred(desk, it) {
+        if !matches!(refusal, Refusal::NotAlive(_)) {
+            return it.fail(desk, format!("{source} cannot take it back: {refusal}; failover decides"));
+        }
         return it
             .wait(desk, WaitCause::Other { detail: format!("{source} cannot take it back yet: {refusal}") });
     }
@@ -48,13 +50,13 @@ pub(super) fn drive(desk: &mut Desk<'_>, it: &Move<'_>) {
         Some(loss) => format!("migration {} is undone ({why}); {loss}", it.id),
         None => format!("migration {} is undone ({why})", it.id),
     };
-    failover::grant(desk, it.slot(), it.service, source, Some(it.id), because);
+    it.grant(desk, source, because);
 }
 
 /// The target's claim has to end first, by its acknowledgement or other evidence.
 fn end(desk: &mut Desk<'_>, it: &Move<'_>, node: &NodeId, claim: &Claim) {
     let because = format!("migration {} is undone", it.id);
-    if claim.stop.is_none() {
+    if claim.stop.is_none() && !desk.ends(it.slot(), claim) && desk.decide(it.slot()) {
         desk.command(Command::StopClaim {
             slot: it.slot().clone(),
             token: claim.token,
@@ -66,7 +68,7 @@ fn end(desk: &mut Desk<'_>, it: &Move<'_>, node: &NodeId, claim: &Claim) {
 }
 
 /// Why the source cannot take its slot back at this moment.
-fn barred(desk: &Desk<'_>, it: &Move<'_>) -> Option<String> {
+fn barred(desk: &Desk<'_>, it: &Move<'_>) -> Option<Refusal> {
     let source = &it.record.source;
     let wish = Wish {
         only: Some(source),
@@ -75,13 +77,14 @@ fn barred(desk: &Desk<'_>, it: &Move<'_>) -> Option<String> {
         ..Wish::anywhere(it.slot(), &it.service.spec)
     };
     let refusals = place(desk, &wish).err()?;
-    refusals.into_iter().find(|(node, _)| node == source).map(|(_, refusal)| refusal.to_string())
+    refusals.into_iter().find(|(node, _)| node == source).map(|(_, refusal)| refusal)
 }
 
 /// Only what ran at the target can have written there.
 fn ran_at_target(desk: &Desk<'_>, it: &Move<'_>) -> bool {
     let ended = desk.state.slots.get(it.slot()).and_then(|slot| slot.last_ended.as_ref());
     it.has_state()
+        && it.record.passes + 1 >= PASS_BACK
         && ended.is_some_and(|end| {
             Some(end.token) == it.record.granted && Some(&end.node) == it.record.target.as_ref()
         })

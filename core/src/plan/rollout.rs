@@ -61,7 +61,7 @@ fn replace(desk: &mut Desk<'_>, id: OperationId, rollout: &RolloutRecord, slot: 
     }
     match desk.may_disturb(slot) {
         Err(detail) => desk.wait(subject, WaitCause::Throttled { detail }, None),
-        Ok(()) => {
+        Ok(()) if desk.decide(slot) => {
             desk.disturbed.insert(slot.clone());
             desk.command(Command::StopClaim {
                 slot: slot.clone(),
@@ -70,5 +70,6 @@ fn replace(desk: &mut Desk<'_>, id: OperationId, rollout: &RolloutRecord, slot: 
                 operation: Some(id),
             });
         }
+        Ok(()) => {}
     }
 }

@@ -24,6 +24,9 @@ pub(super) fn plan(desk: &mut Desk<'_>) {
 }
 
 fn stop(desk: &mut Desk<'_>, slot: &SlotId, claim: &Claim, because: String) {
+    if desk.ends(slot, claim) || !desk.decide(slot) {
+        return;
+    }
     desk.disturbed.insert(slot.clone());
     let command = Command::StopClaim { slot: slot.clone(), token: claim.token, because, operation: None };
     desk.command(command);
@@ -57,7 +60,8 @@ fn replaced(desk: &mut Desk<'_>, slot: &SlotId, record: &SlotRecord) {
 fn surplus(desk: &mut Desk<'_>, slot: &SlotId, record: &SlotRecord) {
     let mut standing: Vec<&Claim> =
         record.claims.iter().filter(|claim| claim.stop.is_none() && !desk.lost(&claim.node)).collect();
-    standing.sort_by_key(|claim| (desk.well(slot, claim), claim.version, claim.token));
+    let stays = |node| desk.record(node).is_some_and(|record| !record.cordoned);
+    standing.sort_by_key(|claim| (desk.well(slot, claim), stays(&claim.node), claim.version, claim.token));
     let Some(keep) = standing.pop() else { return };
     for claim in standing {
         stop(desk, slot, claim, format!("{slot} runs on {} too", keep.node));

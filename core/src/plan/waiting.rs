@@ -52,12 +52,16 @@ fn explain(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord) {
 
 fn explain_claim(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord, claim: &Claim) {
     let node = &claim.node;
+    if desk.returning.contains(node) {
+        let detail = format!("{node} is let back in");
+        return wait(desk, slot, WaitCause::Other { detail }, None);
+    }
     let gone = desk
         .record(node)
         .is_none_or(|record| record.lost() || record.boot != claim.boot || record.raft_id != claim.raft_id);
     if gone {
-        // What is not exclusive is replaced without waiting for this.
-        if service.exclusive || !desk.wanted(slot) {
+        // What is not exclusive is replaced without waiting for a claim on a lost node.
+        if service.exclusive || !desk.wanted(slot) || !desk.lost(node) {
             blocked(desk, slot, service, claim);
         }
         return;

@@ -44,14 +44,15 @@ fn pass_due(state: &State, migration: &MigrationRecord, me: &NodeId) -> Option<(
             (me == target && *passes < PASS_RUNNING).then(|| (PASS_RUNNING, source.clone()))
         }
         MigrationPhase::Switchover => {
-            let due = me == target && *passes < PASS_STOPPED && !held(migration.source_token);
+            // Without a first pass there was no state when the source stopped.
+            let due = me == target && *passes + 1 == PASS_STOPPED && !held(migration.source_token);
             due.then(|| (PASS_STOPPED, source.clone()))
         }
         MigrationPhase::RollingBack => {
             // Only what ran at the target can have written there.
             let ended = slot.last_ended.as_ref();
             let target_ran = ended.is_some_and(|e| Some(e.token) == migration.granted && &e.node == target);
-            let due = me == source && *passes < PASS_BACK && target_ran && slot.claims.is_empty();
+            let due = me == source && *passes + 1 == PASS_BACK && target_ran && slot.claims.is_empty();
             due.then(|| (PASS_BACK, target.clone()))
         }
         MigrationPhase::Planned

@@ -186,7 +186,8 @@ impl Here<'_> {
             | MigrationPhase::Done => false,
         };
         // A source that gets its slot back has its own state, unless the target ran and it was copied back.
-        let staged = !given_back || migration.passes > super::operations::PASS_STOPPED;
+        let passes = if given_back { super::operations::PASS_STOPPED } else { 0 };
+        let staged = migration.passes > passes;
         staged.then_some(id)
     }
 }

@@ -7,6 +7,7 @@ mod apply;
 mod invariants;
 mod records;
 mod table;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;

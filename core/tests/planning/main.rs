@@ -5,4 +5,6 @@ mod detect;
 mod failover;
 mod membership;
 mod operations;
+mod previews;
+mod random;
 mod world;

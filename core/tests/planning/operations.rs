@@ -394,6 +394,9 @@ fn an_operators_fence_of_a_living_node_takes_its_lease_first_and_is_not_called_o
     world.kill("n2");
     world.fence = Some(FenceOutcome::ProvenOff { output: "off".to_owned() });
     world.settle();
+    assert_eq!(world.at("db/0"), "n2", "it was heard a moment ago, so it is not off yet");
+    world.pass(3_000);
+    world.settle();
     assert_eq!(world.at("db/0"), "n1");
 }
 

@@ -148,7 +148,8 @@ impl Entry<'_> {
         }
         match migration.phase {
             MigrationPhase::Switchover if migration.target.as_ref() == Some(node) => {
-                let complete = migration.passes > 1 || !self.has_state(slot, migration.source_token);
+                // Without a first pass there was no state at its stop, whatever the spec says by now.
+                let complete = migration.passes != 1;
                 let source_lives =
                     self.state.nodes.get(&migration.source).is_some_and(|source| !source.lost());
                 if !complete && source_lives {

@@ -2,7 +2,7 @@
 
 use super::{Entry, Outcome, not_found, refused};
 use crate::ids::{NodeId, OperationId, SlotId};
-use crate::state::{MigrationPhase, MigrationRecord, OperationKind, Rejection, Reply};
+use crate::state::{Claim, MigrationPhase, MigrationRecord, OperationKind, Rejection, Reply};
 
 impl Entry<'_> {
     pub(super) fn migrate(
@@ -22,7 +22,10 @@ impl Entry<'_> {
             ));
         }
         let record = self.state.slots.get(slot).ok_or_else(|| not_found("slot", slot))?;
-        let Some(claim) = record.claims.iter().rev().find(|claim| claim.stop.is_none()) else {
+        let standing = || record.claims.iter().rev().filter(|claim| claim.stop.is_none());
+        let alive = |claim: &&Claim| self.state.nodes.get(&claim.node).is_some_and(|node| !node.lost());
+        // A claim left on a lost node is nothing that can be moved while another copy runs.
+        let Some(claim) = standing().find(alive).or_else(|| standing().next()) else {
             return Err(refused(format!("{slot} runs nowhere"), "it starts as soon as a node fits"));
         };
         if self.node(&claim.node)?.lost() {

@@ -1,0 +1,109 @@
+//! What would be observed if every node in good standing did at once what State asks of it. For previews
+//! only: an instance that fails today is not pretended to get well, a silent node stays silent,
+//! and one that was fenced falls silent.
+
+use crate::ids::{InstanceId, NodeId, SlotId};
+use crate::observation::{
+    FenceOutcome, FenceReport, Health, Heard, InstancePhase, InstanceReport, InstanceUsage, NodeReport,
+    NodeVerdict, Observed, SlotReport, TransferOutcome, TransferReport, Verdicts,
+};
+use crate::state::{Claim, MigrationPhase, OperationKind, State};
+use crate::units::{Millis, WallMs};
+
+/// The observations after all nodes obeyed.
+pub(super) fn obeyed(state: &State, observed: &Observed) -> Observed {
+    let mut next = observed.clone();
+    next.raft.applied = state.revision;
+    for (node, heard) in &observed.nodes {
+        if state.nodes.get(node).is_some_and(|record| record.proof().is_some()) {
+            next.nodes.remove(node);
+            continue;
+        }
+        let willing = state.nodes.get(node).is_some_and(|record| {
+            !record.lost() && record.boot == heard.report.boot && !heard.report.wants_rejoin
+        });
+        if willing {
+            let mut report = heard.report.clone();
+            obey(state, node, &mut report);
+            next.nodes.insert(node.clone(), Heard { report, ..heard.clone() });
+        }
+    }
+    next
+}
+
+/// The verdicts that go with a State that moved on: only what is committed may have changed.
+pub(super) fn judged(before: &State, after: &State, verdicts: &Verdicts) -> Verdicts {
+    let mut next = verdicts.clone();
+    for (node, record) in after.nodes.iter() {
+        let was_lost = before.nodes.get(node).is_some_and(|old| old.lost());
+        if record.lost() {
+            next.nodes.insert(node.clone(), NodeVerdict::Lost { because: Vec::new() });
+        } else if was_lost || !before.nodes.contains_key(node) {
+            next.nodes.insert(node.clone(), NodeVerdict::Alive);
+        }
+    }
+    next
+}
+
+fn obey(state: &State, node: &NodeId, report: &mut NodeReport) {
+    report.revision = state.revision;
+    for (slot, claim) in state.claims_on(node).filter(|(_, claim)| claim.boot == report.boot) {
+        let known = report.slots.get(slot);
+        let next = match &claim.stop {
+            Some(stop) => SlotReport { highest: stop.token, instance: None },
+            None if known.is_some_and(|known| known.highest >= claim.token) => continue,
+            None => SlotReport { highest: claim.token, instance: Some(running(slot, claim)) },
+        };
+        report.slots.insert(slot.clone(), next);
+    }
+    for (id, operation) in state.operations.iter().filter(|(_, operation)| operation.ended.is_none()) {
+        match &operation.kind {
+            OperationKind::Migration(migration) => {
+                let target = migration.target.as_ref() == Some(node);
+                let pass = match migration.phase {
+                    MigrationPhase::Copying if target => 1,
+                    MigrationPhase::Switchover if target => 2,
+                    MigrationPhase::RollingBack if migration.source == *node => 3,
+                    MigrationPhase::Planned
+                    | MigrationPhase::Preparing
+                    | MigrationPhase::Copying
+                    | MigrationPhase::Switchover
+                    | MigrationPhase::Verifying
+                    | MigrationPhase::Done
+                    | MigrationPhase::RollingBack
+                    | MigrationPhase::RolledBack => continue,
+                };
+                report.transfers.retain(|transfer| transfer.operation != *id || transfer.pass != pass);
+                report.transfers.push(TransferReport {
+                    operation: *id,
+                    pass,
+                    bytes_done: 0,
+                    bytes_total: 0,
+                    outcome: Some(TransferOutcome::Complete { digest: String::new() }),
+                });
+            }
+            OperationKind::Fence(fence) if fence.by_node.as_ref() == Some(node) => {
+                let outcome = Some(FenceOutcome::ProvenOff { output: "as foreseen".to_owned() });
+                report.fencing.push(FenceReport { operation: *id, attempt: fence.attempt, outcome });
+            }
+            OperationKind::Fence(_) | OperationKind::Drain(_) | OperationKind::Rollout(_) => {}
+        }
+    }
+}
+
+fn running(slot: &SlotId, claim: &Claim) -> InstanceReport {
+    InstanceReport {
+        id: InstanceId { slot: slot.clone(), token: claim.token },
+        phase: InstancePhase::Running,
+        pid: None,
+        started_at: WallMs(0),
+        since: Millis(0),
+        ran: Millis(0),
+        restarts: 0,
+        health: Health::Healthy,
+        health_detail: String::new(),
+        usage: InstanceUsage::default(),
+        last_exit: None,
+        unenforced: Vec::new(),
+    }
+}
