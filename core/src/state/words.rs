@@ -37,7 +37,7 @@ fn sentence(cause: &WaitCause) -> String {
         WaitCause::Operation { operation, detail } => format!("operation {operation}: {detail}"),
         WaitCause::Health { node, detail } if detail.is_empty() => format!("not healthy yet on {node}"),
         WaitCause::Health { node, detail } => format!("not healthy yet on {node}: {detail}"),
-        WaitCause::Copying { done, total } => format!("copied {done} of {total} bytes"),
+        WaitCause::Copying { done, total } => format!("copied {} of {}", bytes(*done), bytes(*total)),
         WaitCause::Fencing { operation: Some(operation), detail } => {
             format!("fencing, operation {operation}: {detail}")
         }
@@ -73,4 +73,21 @@ fn all_refusals(refusals: &[(NodeId, Refusal)]) -> String {
     let groups: Vec<String> =
         groups.iter().map(|(reason, nodes)| format!("{} ({reason})", nodes.join(", "))).collect();
     groups.join("; ")
+}
+
+/// A number of bytes for people.
+fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count;
+    let mut rest = 0;
+    let mut unit = 0;
+    while value >= 1024 && unit + 1 < units.len() {
+        rest = value % 1024;
+        value /= 1024;
+        unit += 1;
+    }
+    match rest * 10 / 1024 {
+        0 => format!("{value} {}", units[unit]),
+        tenth => format!("{value}.{tenth} {}", units[unit]),
+    }
 }

@@ -2,62 +2,11 @@
 //! just woken up.
 
 use super::model::{EvidenceView, NextView, WaitingView};
-use crate::ids::NodeId;
-use crate::state::{Refusal, WaitCause, Waiting};
+use crate::state::{WaitCause, Waiting};
 
 /// One cause in a sentence.
 pub(super) fn cause(cause: &WaitCause) -> String {
-    match cause {
-        WaitCause::NoNodeFits { refusals } if refusals.is_empty() => "there is no node to run it".to_owned(),
-        WaitCause::NoNodeFits { refusals } => format!("no node fits: {}", all_refusals(refusals)),
-        WaitCause::Evidence { node, then, items, .. } => {
-            evidence(node, then.as_ref(), items.iter().any(|i| i.holds))
-        }
-        WaitCause::Suspect { node, because } => format!("{node} is suspect: {}", because.join("; ")),
-        WaitCause::Stopping { node, because } if because.is_empty() => format!("{node} is stopping it"),
-        WaitCause::Stopping { node, because } => format!("{node} is stopping it: {because}"),
-        WaitCause::Starting { node } => format!("{node} is starting it"),
-        WaitCause::Backoff { node, detail } => format!("{detail}; {node} waits before it starts it again"),
-        WaitCause::Ended { detail } => format!("{detail}, and its restart policy leaves it so"),
-        WaitCause::Operation { operation, detail } => format!("operation {operation}: {detail}"),
-        WaitCause::Health { node, detail } if detail.is_empty() => format!("not healthy yet on {node}"),
-        WaitCause::Health { node, detail } => format!("not healthy yet on {node}: {detail}"),
-        WaitCause::Copying { done, total } => format!("copied {} of {}", bytes(*done), bytes(*total)),
-        WaitCause::Fencing { operation: Some(operation), detail } => {
-            format!("fencing, operation {operation}: {detail}")
-        }
-        WaitCause::Fencing { operation: None, detail } => format!("fencing: {detail}"),
-        WaitCause::Throttled { detail } | WaitCause::Operator { detail } | WaitCause::Other { detail } => {
-            detail.clone()
-        }
-    }
-}
-
-fn evidence(node: &NodeId, then: Option<&NodeId>, holds: bool) -> String {
-    let proof = if holds {
-        format!("its claim on {node} is proven ended and is being closed")
-    } else {
-        format!("nothing proves yet that it has stopped on {node}")
-    };
-    match then {
-        Some(then) => format!("{proof}; then it starts on {then}"),
-        None => proof,
-    }
-}
-
-/// Every node's reason, those with the same one together.
-fn all_refusals(refusals: &[(NodeId, Refusal)]) -> String {
-    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
-    for (node, refusal) in refusals {
-        let reason = refusal.to_string();
-        match groups.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, nodes)) => nodes.push(node.as_str()),
-            None => groups.push((reason, vec![node.as_str()])),
-        }
-    }
-    let groups: Vec<String> =
-        groups.iter().map(|(reason, nodes)| format!("{} ({reason})", nodes.join(", "))).collect();
-    groups.join("; ")
+    cause.to_string()
 }
 
 /// What follows from a cause, when and on which condition.
@@ -144,23 +93,6 @@ pub(super) fn rows(waiting: &[Waiting]) -> Vec<WaitingView> {
         until_ms: waiting.left.map(|left| left.0),
     };
     waiting.iter().map(row).collect()
-}
-
-/// A number of bytes for people.
-pub(super) fn bytes(count: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count;
-    let mut rest = 0;
-    let mut unit = 0;
-    while value >= 1024 && unit + 1 < units.len() {
-        rest = value % 1024;
-        value /= 1024;
-        unit += 1;
-    }
-    match rest * 10 / 1024 {
-        0 => format!("{value} {}", units[unit]),
-        tenth => format!("{value}.{tenth} {}", units[unit]),
-    }
 }
 
 /// `1 copy`, `2 copies`.

@@ -110,7 +110,7 @@ fn happen(world: &mut World, random: &mut Random) {
         10 => world.reboot(who),
         11 => world.pass(random.next(8_000)),
         12 => {
-            drop(world.try_ask(Command::Drain { node: node(who), max_in_flight: 1 + random.next(3) as u32 }))
+            drop(world.try_ask(Command::Drain { node: node(who), max_in_flight: 1 + random.next(3) as u32 }));
         }
         13 => drop(world.try_ask(Command::Uncordon { node: node(who) })),
         14 => drop(world.try_ask(Command::Migrate {
