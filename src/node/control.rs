@@ -14,7 +14,7 @@ use quorate_core::observation::{Observed, Verdicts};
 use quorate_core::plan::{self, TtlClock};
 use quorate_core::reconcile::reconcile;
 use quorate_core::state::{MembershipStep, State};
-use quorate_core::units::BootMs;
+use quorate_core::units::{BootMs, Millis};
 use tokio::time::{Instant, sleep_until};
 
 use super::inner::{Inner, hold};
@@ -36,6 +36,8 @@ struct Loop {
     planning: Arc<AtomicBool>,
     changing: Arc<AtomicBool>,
     expiring: Arc<AtomicBool>,
+    /// The last pass: a long gap before the next means that this process did not run.
+    last_pass: Option<BootMs>,
     show: show::Show,
     announce: announce::Announce,
     roads: roads::Roads,
@@ -51,6 +53,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         planning: Arc::default(),
         changing: Arc::default(),
         expiring: Arc::default(),
+        last_pass: None,
         show: show::Show::new(inner.clone()),
         announce: announce::Announce::new(inner.clone()),
         roads: roads::Roads::new(inner.clone()),
@@ -96,7 +99,7 @@ impl Loop {
         let inner = self.inner.clone();
         let (now, state) = (inner.now(), inner.state());
         hold(&inner.holder).expire(now);
-        self.lead(now);
+        self.lead(now, state.cluster.settings.terms.lease);
         let own = inner.report(&state);
         {
             let mut sightings = hold(&inner.sightings);
@@ -115,7 +118,9 @@ impl Loop {
     }
 
     /// Notices the beginning of a leadership: what an earlier one remembered does not count any more.
-    fn lead(&mut self, now: BootMs) {
+    /// Nor does, after a pause of its own that alone could make others seem lost, what it did not hear.
+    fn lead(&mut self, now: BootMs, lease: Millis) {
+        let paused = self.last_pass.replace(now).is_some_and(|last| now.since(last).0 >= lease.0 / 4 * 3);
         let status = self.inner.status.borrow();
         let mut leading = hold(&self.inner.leading);
         if status.role != RaftRole::Leader {
@@ -125,6 +130,9 @@ impl Loop {
             *hold(&self.inner.granter) = LeaseGranter::default();
             self.ttl = TtlClock::default();
             tracing::info!(term = status.term, "this node leads");
+        } else if paused {
+            *leading = Some((status.term, now));
+            tracing::warn!("this node did not run for a while: it listens anew before it judges anyone");
         }
     }
 
@@ -164,7 +172,10 @@ impl Loop {
         }
         tokio::spawn(async move {
             let proposals = commands.into_iter().map(|command| propose_one(&inner, command));
-            futures::future::join_all(proposals).await;
+            if !futures::future::join_all(proposals).await.contains(&true) {
+                // What the log refuses whole is not asked for again at once.
+                tokio::time::sleep(AT_LEAST).await;
+            }
             busy.store(false, Ordering::Relaxed);
             inner.wake.notify_one();
         });
@@ -202,8 +213,9 @@ impl Loop {
     }
 }
 
-/// Proposes one planned command here; a leader that was deposed meanwhile leaves it to the next.
-async fn propose_one(inner: &Inner, command: Command) {
+/// Proposes one planned command here; a leader that was deposed meanwhile leaves it to the next. Was it
+/// accepted?
+async fn propose_one(inner: &Inner, command: Command) -> bool {
     let lost = match &command {
         Command::MarkLost { node, .. } => Some(node.clone()),
         _ => None,
@@ -213,18 +225,28 @@ async fn propose_one(inner: &Inner, command: Command) {
     let bytes = quorate_core::state::codec::encode_proposal(&proposal).into();
     let answer = match tokio::time::timeout(WITHIN, propose::propose_here(inner, bytes)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(refusal)) => return tracing::debug!(?refusal, command = ?proposal.command, "not proposed"),
-        Err(_) => return tracing::debug!(command = ?proposal.command, "undecided"),
+        Ok(Err(refusal)) => {
+            tracing::debug!(?refusal, command = ?proposal.command, "not proposed");
+            return false;
+        }
+        Err(_) => {
+            tracing::debug!(command = ?proposal.command, "undecided");
+            return false;
+        }
     };
     match quorate_core::state::codec::decode_answer(&answer) {
         Ok(answer) => {
-            if let Err(rejection) = answer.result {
+            if let Err(rejection) = &answer.result {
                 if let Some(node) = lost {
                     hold(&inner.granter).reopen(&node);
                 }
                 tracing::warn!(%rejection, command = ?proposal.command, "planned command rejected");
             }
+            answer.result.is_ok()
         }
-        Err(error) => tracing::error!(%error, "the answer to a planned command cannot be read"),
+        Err(error) => {
+            tracing::error!(%error, "the answer to a planned command cannot be read");
+            false
+        }
     }
 }
