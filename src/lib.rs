@@ -2,6 +2,7 @@
 //! `quorate-core`; they never import one another.
 
 pub mod api;
+pub mod bench;
 pub mod cli;
 pub mod cockpit;
 pub mod demo;

@@ -127,6 +127,9 @@ enum Command {
     Guard(crate::guard::GuardArgs),
     /// A small service for demonstrations and tests
     Workload(crate::workload::WorkloadArgs),
+    /// Measure, beside a peer in the same run
+    #[command(subcommand)]
+    Bench(crate::bench::BenchCommand),
     /// Completions for your shell
     Completions {
         /// Which shell
@@ -162,6 +165,9 @@ fn dispatch(cli: Cli) -> Result<u8, ApiError> {
         }
         Some(Command::Guard(args)) => crate::guard::run(args).map(|()| 0).map_err(failed),
         Some(Command::Workload(args)) => crate::workload::run(&args).map_err(failed),
+        Some(Command::Bench(command)) => {
+            crate::bench::run(command, global.output).map(|()| 0).map_err(failed)
+        }
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());
             Ok(0)
@@ -207,10 +213,12 @@ async fn ask(global: &Global, command: Command) -> Result<(), ApiError> {
         Command::Kv(command) => kv::kv(client, global.output, command).await,
         Command::Raft(command) => cluster::raft(client, global.output, command).await,
         Command::JoinToken => cluster::join_token(client, global.output).await,
+        // Answered before a connection is looked for.
         Command::Demo(_)
         | Command::Node(_)
         | Command::Guard(_)
         | Command::Workload(_)
+        | Command::Bench(_)
         | Command::Completions { .. } => Ok(()),
     }
 }

@@ -1,0 +1,93 @@
+//! Three nodes of this same binary on loopback, as a demo without services starts them.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, bail};
+use tonic::transport::{Channel, Endpoint};
+
+use super::load::{self, Call, Found, Round};
+use crate::api::proto::kv_client::KvClient;
+use crate::api::proto::{PutRequest, RangeRequest};
+use crate::cli::places::DemoFile;
+
+/// Connections shared by the clients, as the peer's are.
+const MAX_CONNECTIONS: usize = 64;
+
+/// A running cluster; ends with this value.
+pub(super) struct Cluster {
+    demo: Child,
+    file: DemoFile,
+    secret: String,
+}
+
+impl Cluster {
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        let dir = std::env::temp_dir().join(format!("quorate-bench-{}", std::process::id()));
+        let mut demo = Command::new(std::env::current_exe().context("cannot find this program")?)
+            .args(["demo", "--headless", "--without-services", "--nodes", "3", "--dir"])
+            .arg(&dir)
+            // A pipe: when this process ends in whatever way, the demo ends and leaves nothing.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start a demo")?;
+        let stdout = demo.stdout.take().context("the demo has no output")?;
+        let line = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            BufReader::new(stdout).read_line(&mut line).map(|_| line)
+        })
+        .await??;
+        if line.is_empty() {
+            let status = demo.wait()?;
+            bail!("the demo ended before it was ready: {status}");
+        }
+        let file: DemoFile = serde_json::from_str(&line).context("the demo's line cannot be read")?;
+        let first = file.nodes.first().context("the demo has no nodes")?;
+        let path = DemoFile::node_dir(&file.dir, &first.name).join("secret");
+        let secret =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self { demo, secret: secret.trim().to_owned(), file })
+    }
+
+    pub(super) async fn run(&self, round: Round) -> anyhow::Result<Found> {
+        let bearer: tonic::metadata::MetadataValue<_> = format!("Bearer {}", self.secret).parse()?;
+        let endpoints = &self.file.endpoints;
+        let mut connections = Vec::new();
+        for n in 0..round.clients.min(MAX_CONNECTIONS) {
+            let bearer = bearer.clone();
+            let channel = connect(&endpoints[n % endpoints.len()]).await?;
+            connections.push(KvClient::with_interceptor(channel, move |mut request: tonic::Request<()>| {
+                request.metadata_mut().insert("authorization", bearer.clone());
+                Ok(request)
+            }));
+        }
+        let value = bytes::Bytes::from(vec![b'x'; round.size]);
+        load::run(round, connections, move |mut client, number, n| {
+            let value = value.clone();
+            async move {
+                let key = load::key(number, n).into();
+                match round.call {
+                    Call::Put => {
+                        let put = PutRequest { key, value, ..PutRequest::default() };
+                        client.put(put).await.is_ok()
+                    }
+                    Call::Get => client.get(RangeRequest { key, ..RangeRequest::default() }).await.is_ok(),
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // The end of its input ends the demo in good order.
+        drop(self.demo.stdin.take());
+        let _ = self.demo.wait();
+    }
+}
+
+async fn connect(endpoint: &str) -> anyhow::Result<Channel> {
+    Ok(Endpoint::from_shared(format!("http://{endpoint}"))?.tcp_nodelay(true).connect().await?)
+}
