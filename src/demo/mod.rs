@@ -56,6 +56,9 @@ struct StartArgs {
     /// Without the cockpit: print one line of JSON when all is healthy, and wait for the end
     #[arg(long)]
     headless: bool,
+    /// Deploy nothing
+    #[arg(long)]
+    without_services: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -130,7 +133,7 @@ async fn live(args: StartArgs) -> anyhow::Result<()> {
 
 /// Starts everything, then does as it is told; returns only on an error.
 async fn serve(args: &StartArgs, demo: &mut Demo) -> anyhow::Result<()> {
-    let file = demo.start_up().await?;
+    let file = demo.start_up(!args.without_services).await?;
     let (sender, mut knocks) = mpsc::channel(16);
     door::open(&place::door(demo.dir()), sender)?;
     if args.headless {

@@ -51,8 +51,8 @@ impl Demo {
         self.place.dir()
     }
 
-    /// Starts the nodes and the services; done when all of them are healthy.
-    pub(super) async fn start_up(&mut self) -> anyhow::Result<DemoFile> {
+    /// Starts the nodes and, if asked, the services; done when all of them are healthy.
+    pub(super) async fn start_up(&mut self, with_services: bool) -> anyhow::Result<DemoFile> {
         let deadline = Instant::now() + READY_WITHIN;
         let nodes = self.nodes.clone();
         let [first, others @ ..] = nodes.as_slice() else { bail!("a demo has at least one node") };
@@ -68,9 +68,11 @@ impl Demo {
         }
         let names: Vec<String> = self.nodes.iter().map(|node| node.name.clone()).collect();
         self.until(deadline, |view| ready::nodes_lack(view, &names)).await?;
-        self.deploy(deadline).await?;
-        let services = self.services.clone();
-        self.until(deadline, |view| ready::services_lack(view, &services)).await?;
+        if with_services {
+            self.deploy(deadline).await?;
+            let services = self.services.clone();
+            self.until(deadline, |view| ready::services_lack(view, &services)).await?;
+        }
         self.write_file()
     }
 
