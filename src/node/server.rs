@@ -109,6 +109,10 @@ pub(super) async fn register(
             "use a token of this cluster",
         ));
     }
+    // The founder's number is 1 before anybody asked: nobody is admitted ahead of it.
+    if inner.state().nodes.is_empty() {
+        return Err(Refusal::NoQuorum("the cluster is still being made".to_owned()));
+    }
     let node = admission.facts.node.clone();
     let command = Command::AdmitNode(admission);
     let proposal =
