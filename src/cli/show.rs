@@ -157,7 +157,7 @@ fn nodes_table(view: &ClusterView, filter: &str) -> String {
         };
         let resources = &node.resources;
         let notes = [
-            (!node.schedulable).then_some("cordoned"),
+            (!node.schedulable).then_some("nothing new"),
             node.drained.then_some("drained"),
             node.isolated.then_some("isolated"),
             node.witness.then_some("witness"),
