@@ -92,7 +92,8 @@ impl Loop {
     fn patience(&self) -> Duration {
         let now = self.inner.now();
         let left = self.inner.lease().filter(|lease| lease.live(now)).map(|lease| lease.left(now).0 + 1);
-        left.map_or(AT_LEAST, |left| AT_LEAST.min(Duration::from_millis(left)))
+        let left = left.map_or(AT_LEAST, |left| AT_LEAST.min(Duration::from_millis(left)));
+        self.show.due().map_or(left, |due| left.min(due))
     }
 
     fn pass(&mut self) {

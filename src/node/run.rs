@@ -48,7 +48,7 @@ pub fn run(args: &NodeArgs, default_dir: &Path) -> anyhow::Result<()> {
         config.join.token = Some(Secret(token.clone()));
     }
     let data_dir = config.data_dir.clone().map_or_else(|| default_dir.to_owned(), PathBuf::from);
-    let log = config.log.file.clone().map_or_else(|| data_dir.join("node.log"), PathBuf::from);
+    let log = config.log.file.clone().map_or_else(|| data_dir.join("quorate.log"), PathBuf::from);
     let form = if args.log_json { LogForm::Json } else { LogForm::Text };
     let _logs = telemetry::to_file(&log, &config.log.level.to_string(), form)?;
     let hold = args.hold.map(held).transpose()?.map(Arc::new);

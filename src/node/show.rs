@@ -23,16 +23,24 @@ const GAP: Duration = Duration::from_millis(100);
 pub(super) struct Show {
     inner: Arc<Inner>,
     last: Option<Instant>,
+    /// A view was put off.
+    owed: bool,
 }
 
 impl Show {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner, last: None }
+        Self { inner, last: None, owed: false }
+    }
+
+    /// Until a view that was put off is due.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.last.filter(|_| self.owed).map(|last| GAP.saturating_sub(last.elapsed()))
     }
 
     pub(super) fn pass(&mut self, state: &State, observed: &Observed, verdicts: &Verdicts, now: BootMs) {
         let watched = self.inner.views.receiver_count() > 0;
-        if !watched || self.last.is_some_and(|last| last.elapsed() < GAP) {
+        self.owed = watched && self.last.is_some_and(|last| last.elapsed() < GAP);
+        if !watched || self.owed {
             return;
         }
         self.last = Some(Instant::now());

@@ -1,0 +1,338 @@
+//! A cluster of real node processes in a folder of its own, on ports that nobody uses. All of it, guards and
+//! instances too, hangs on a pipe that this process holds: nothing outlives a test.
+
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Plenty, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Waits until `look` gives something, or fails naming what it waited for and what it last saw.
+#[track_caller]
+pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(Instant::now() < deadline, "not within {SOON:?}: {what}; last seen: {seen}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A service that tells of itself in `record`.
+pub fn workload(name: &str, extra: &str, record: &Path) -> String {
+    format!(
+        "name: {name}\n{extra}\nspec: {{command: [{}, workload, --record, {}]}}\nstop: {{grace: 2s}}\n",
+        env!("CARGO_BIN_EXE_quorate"),
+        record.display()
+    )
+}
+
+/// One line of a workload's record.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub struct Line {
+    pub event: String,
+    pub instance: String,
+    pub pid: u32,
+    pub boottime_ns: u64,
+}
+
+/// Everything a workload's record holds; a line being written is left out.
+pub fn record(path: &Path) -> Vec<Line> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Fails if two processes wrote to the record at overlapping times.
+pub fn never_twice(path: &Path) {
+    let mut spans: Vec<(u32, u64, u64)> = Vec::new();
+    for line in record(path) {
+        match spans.iter_mut().find(|span| span.0 == line.pid) {
+            Some(span) => span.2 = span.2.max(line.boottime_ns),
+            None => spans.push((line.pid, line.boottime_ns, line.boottime_ns)),
+        }
+    }
+    spans.sort_by_key(|span| span.1);
+    for pair in spans.windows(2) {
+        assert!(pair[0].2 < pair[1].1, "{pair:?} of {} overlap", path.display());
+    }
+}
+
+pub struct Member {
+    pub name: String,
+    pub bind: u16,
+    pub grpc: u16,
+    pub http: u16,
+    child: Option<Child>,
+}
+
+impl Member {
+    pub fn bind(&self) -> String {
+        format!("127.0.0.1:{}", self.bind)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node was started").id()
+    }
+}
+
+pub struct Cluster {
+    pub dir: tempfile::TempDir,
+    pub members: Vec<Member>,
+    hold: Option<OwnedFd>,
+    held: OwnedFd,
+}
+
+impl Cluster {
+    /// `count` nodes that have formed a cluster: all vote and hold a lease.
+    pub fn formed(count: usize) -> Self {
+        let mut cluster = Self::prepared(count);
+        cluster.start(0, &[]);
+        cluster.ready(0);
+        for at in 1..count {
+            cluster.join(at);
+        }
+        await_some("all nodes vote and hold a lease", || {
+            let nodes = cluster.json(0, &["nodes"])?;
+            let items = nodes["items"].as_array().cloned().unwrap_or_default();
+            let good = |node: &&Value| node["voter"] == true && node["state"] == "alive";
+            let voting = items.iter().filter(good).count();
+            if voting == count && (0..count).all(|at| cluster.is_ready(at)) {
+                Ok(())
+            } else {
+                Err(nodes.to_string())
+            }
+        });
+        cluster
+    }
+
+    /// Files for `count` nodes; none runs. The first one founds the cluster.
+    pub fn prepared(count: usize) -> Self {
+        let dir = tempfile::Builder::new().prefix("quorate-cluster-").tempdir().unwrap();
+        let (held, hold) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let mut ports = free_ports(count * 3);
+        let mut port = || ports.pop().unwrap();
+        let members = (0..count).map(|at| Member {
+            name: format!("n{}", at + 1),
+            bind: port(),
+            grpc: port(),
+            http: port(),
+            child: None,
+        });
+        let cluster = Self { members: members.collect(), dir, hold: Some(hold), held };
+        for at in 0..count {
+            cluster.write_file(at);
+        }
+        cluster
+    }
+
+    fn write_file(&self, at: usize) {
+        let Member { name, bind, grpc, http, .. } = &self.members[at];
+        let (data, bootstrap) = (self.data(at), at == 0);
+        // Elections wait for a busy machine; leases are short enough for a test.
+        let text = format!(
+            "node_id: {name}\nbind_addr: 127.0.0.1:{bind}\ngrpc_port: {grpc}\nhttp_port: {http}\n\
+             data_dir: {}\nbootstrap: {bootstrap}\nlabels: {{zone: z{at}}}\nlog: {{level: debug}}\n\
+             heartbeat: {{interval: 250ms, timeout: 2500ms}}\n\
+             timing: {{raft_heartbeat: 50ms, election_min: 300ms, election_max: 600ms}}\n",
+            data.display()
+        );
+        std::fs::write(self.file(at), text).unwrap();
+    }
+
+    pub fn file(&self, at: usize) -> PathBuf {
+        self.dir.path().join(format!("{}.yaml", self.members[at].name))
+    }
+
+    pub fn data(&self, at: usize) -> PathBuf {
+        self.dir.path().join(&self.members[at].name)
+    }
+
+    /// Starts a node's process.
+    pub fn start(&mut self, at: usize, arguments: &[&str]) {
+        let stderr =
+            std::fs::File::create(self.dir.path().join(format!("{}.err", self.members[at].name))).unwrap();
+        let child = quorate()
+            .args(["node", "--demo", "--hold", "0", "--config"])
+            .arg(self.file(at))
+            .args(arguments)
+            .stdin(Stdio::from(self.held.try_clone().unwrap()))
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        self.members[at].child = Some(child);
+    }
+
+    /// Starts a node by the token of the first.
+    pub fn join(&mut self, at: usize) {
+        let token = self.json(0, &["join-token"]).unwrap()["token"].as_str().unwrap().to_owned();
+        self.start(at, &["--token", &token]);
+    }
+
+    /// Ends a node's process as a crash would.
+    pub fn kill(&mut self, at: usize) {
+        let mut child = self.members[at].child.take().expect("the node was started");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Waits for a node's process to end by itself; what it said last.
+    pub fn ended(&mut self, at: usize) -> (i32, String) {
+        let name = self.members[at].name.clone();
+        let mut child = self.members[at].child.take().expect("the node was started");
+        let status =
+            await_some("the node ends", || child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned()));
+        let said = std::fs::read_to_string(self.dir.path().join(format!("{name}.err"))).unwrap_or_default();
+        (status.code().unwrap_or(-1), said)
+    }
+
+    pub fn signal(&self, at: usize, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.members[at].pid()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// What `/readyz` says.
+    pub fn is_ready(&self, at: usize) -> bool {
+        http_get(self.members[at].http, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    /// Waits until a node holds a lease.
+    pub fn ready(&self, at: usize) {
+        await_some(
+            "the node holds a lease",
+            || if self.is_ready(at) { Ok(()) } else { Err(self.log_tail(at)) },
+        );
+    }
+
+    fn log_tail(&self, at: usize) -> String {
+        let text = std::fs::read_to_string(self.data(at).join("quorate.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(8).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// A command to one node.
+    pub fn run(&self, at: usize, arguments: &[&str]) -> Output {
+        quorate().arg("--data-dir").arg(self.data(at)).args(arguments).output().unwrap()
+    }
+
+    /// A command to one node that has to succeed; what it printed.
+    #[track_caller]
+    pub fn ok(&self, at: usize, arguments: &[&str]) -> String {
+        let output = self.run(at, arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?} at {}: {out}{err}", self.members[at].name);
+        out.into_owned()
+    }
+
+    /// A command to one node, its JSON or its error.
+    pub fn json(&self, at: usize, arguments: &[&str]) -> Result<Value, String> {
+        let output = self.run(at, &[&["-o", "json"], arguments].concat());
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+    }
+
+    /// Writes a key through a node, again until it is acknowledged.
+    pub fn put(&self, at: usize, key: &str, value: &str) {
+        await_some("a write is acknowledged", || {
+            let output = self.run(at, &["kv", "put", key, value]);
+            if output.status.success() {
+                Ok(())
+            } else {
+                Err(String::from_utf8_lossy(&output.stderr).into_owned())
+            }
+        });
+    }
+
+    /// Deploys a service.
+    pub fn deploy(&self, at: usize, spec: &str) {
+        let file = self.dir.path().join("service.yaml");
+        std::fs::File::create(&file).unwrap().write_all(spec.as_bytes()).unwrap();
+        self.ok(at, &["deploy", "-f", file.to_str().unwrap()]);
+    }
+
+    /// The rows of a service's instances.
+    pub fn instances(&self, at: usize, service: &str) -> Result<Vec<Value>, String> {
+        let all = self.json(at, &["instances"])?;
+        let items = all["items"].as_array().cloned().unwrap_or_default();
+        Ok(items.into_iter().filter(|item| item["service"] == service).collect())
+    }
+
+    /// Waits until exactly so many instances of a service run; their rows.
+    #[track_caller]
+    pub fn running(&self, at: usize, service: &str, count: usize) -> Vec<Value> {
+        await_some("the service runs", || {
+            let rows = self.instances(at, service)?;
+            let good = rows.len() == count && rows.iter().all(|row| row["state"] == "running");
+            if good { Ok(rows) } else { Err(format!("{rows:?}")) }
+        })
+    }
+
+    /// Which node leads, by its place.
+    pub fn leader(&self, at: usize) -> Result<usize, String> {
+        let nodes = self.json(at, &["nodes"])?;
+        let items = nodes["items"].as_array().cloned().unwrap_or_default();
+        let name = items.iter().find(|node| node["leader"] == true).map(|node| node["name"].clone());
+        let place = |name: Value| self.members.iter().position(|member| name == member.name.as_str());
+        name.and_then(place).ok_or_else(|| nodes.to_string())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for at in 0..self.members.len() {
+                eprintln!("--- {}\n{}", self.members[at].name, self.log_tail(at));
+            }
+        }
+        // Guards end with everything they started; nodes end of themselves, or are made to.
+        drop(self.hold.take());
+        for member in &mut self.members {
+            if let Some(mut child) = member.child.take() {
+                let deadline = Instant::now() + Duration::from_secs(5);
+                while child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// The real program, asked of nothing but what its arguments say.
+pub fn quorate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    command.env_remove("QUORATE_ENDPOINT").env_remove("QUORATE_DATA_DIR").env_remove("QUORATE_SECRET_FILE");
+    command
+}
+
+pub fn http_get(port: u16, path: &str) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Ports that nobody uses now, below those that the kernel gives to outgoing connections.
+fn free_ports(count: usize) -> Vec<u16> {
+    let mut found: Vec<TcpListener> = Vec::new();
+    while found.len() < count {
+        found.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, rand::rng().random_range(12_000..32_000))));
+    }
+    found.iter().map(|one| one.local_addr().unwrap().port()).collect()
+}

@@ -1,0 +1,98 @@
+//! Services on real nodes: placed, adopted after a restart, moved by a drain, and never twice.
+
+use crate::rig::{Cluster, await_some, never_twice, record, workload};
+
+#[test]
+fn a_node_that_is_killed_and_restarted_adopts_its_services() {
+    let mut cluster = Cluster::formed(3);
+    let record_of = cluster.dir.path().join("solo.jsonl");
+    cluster.deploy(0, &workload("solo", "exclusive: true", &record_of));
+    let row = cluster.running(0, "solo", 1).remove(0);
+    let (node, pid) = (row["node"].as_str().unwrap().to_owned(), row["pid"].as_u64().unwrap());
+    let at = cluster.members.iter().position(|member| member.name == node).unwrap();
+    cluster.kill(at);
+    cluster.start(at, &[]);
+    cluster.ready(at);
+    let row = cluster.running(at, "solo", 1).remove(0);
+    assert_eq!(row["pid"].as_u64(), Some(pid), "{row}");
+    assert_eq!(row["restarts"].as_u64(), Some(0), "{row}");
+    let starts = record(&record_of).iter().filter(|line| line.event == "start").count();
+    assert_eq!(starts, 1);
+}
+
+#[test]
+fn copies_spread_and_the_copy_of_a_lost_node_starts_elsewhere() {
+    let mut cluster = Cluster::formed(3);
+    let record_of = cluster.dir.path().join("web.jsonl");
+    cluster.deploy(0, &workload("web", "replicas: 2\nplacement: {spread: require}", &record_of));
+    let rows = cluster.running(0, "web", 2);
+    assert_ne!(rows[0]["node"], rows[1]["node"], "{rows:?}");
+    let victim = rows[0]["node"].as_str().unwrap().to_owned();
+    let at = cluster.members.iter().position(|member| member.name == victim).unwrap();
+    let other = (at + 1) % 3;
+    cluster.kill(at);
+    await_some("two copies run on the two nodes left", || {
+        let rows = cluster.instances(other, "web")?;
+        let alive = |row: &&serde_json::Value| row["state"] == "running" && row["node"] != victim.as_str();
+        if rows.iter().filter(alive).count() == 2 { Ok(()) } else { Err(format!("{rows:?}")) }
+    });
+    cluster.start(at, &[]);
+    cluster.ready(at);
+    let rows = cluster.running(other, "web", 2);
+    assert_ne!(rows[0]["node"], rows[1]["node"], "{rows:?}");
+}
+
+#[test]
+fn an_exclusive_service_of_a_lost_node_waits_for_evidence_and_starts_on_an_attestation() {
+    let mut cluster = Cluster::formed(3);
+    let record_of = cluster.dir.path().join("solo.jsonl");
+    cluster.deploy(0, &workload("solo", "exclusive: true", &record_of));
+    let row = cluster.running(0, "solo", 1).remove(0);
+    let node = row["node"].as_str().unwrap().to_owned();
+    let at = cluster.members.iter().position(|member| member.name == node).unwrap();
+    let other = (at + 1) % 3;
+    cluster.kill(at);
+    await_some("it is unconfirmed, and why says what is lacking", || {
+        let rows = cluster.instances(other, "solo")?;
+        let why = cluster.json(other, &["why", "solo/0"])?;
+        let listed = why["evidence"].as_array().map_or(0, Vec::len);
+        if rows.iter().any(|row| row["state"] == "running_unconfirmed") && listed == 5 {
+            Ok(())
+        } else {
+            Err(format!("{rows:?} {why}"))
+        }
+    });
+    // Its guard ended it by itself: the lease ran out.
+    await_some("the old copy is gone", || {
+        let path = format!("/proc/{}/stat", row["pid"]);
+        if std::fs::exists(&path).unwrap() { Err("it runs".to_owned()) } else { Ok(()) }
+    });
+    let rows = cluster.instances(other, "solo").unwrap();
+    assert!(rows.iter().all(|row| row["state"] != "running"), "{rows:?}");
+    cluster.ok(other, &["attest", &node, "--dead", "--reason", "its process is gone"]);
+    let row = cluster.running(other, "solo", 1).remove(0);
+    assert_ne!(row["node"], node.as_str());
+    never_twice(&record_of);
+}
+
+#[test]
+fn a_drain_moves_everything_and_never_runs_an_exclusive_service_twice() {
+    let cluster = Cluster::formed(3);
+    let record_of = cluster.dir.path().join("solo.jsonl");
+    let spec = workload("solo", "exclusive: true\nstate: {dir: data}", &record_of);
+    cluster.deploy(0, &spec);
+    let row = cluster.running(0, "solo", 1).remove(0);
+    let node = row["node"].as_str().unwrap().to_owned();
+    cluster.ok(0, &["drain", &node]);
+    await_some("the drain is done", || {
+        let operations = cluster.json(0, &["operations"])?;
+        let items = operations["items"].as_array().cloned().unwrap_or_default();
+        let done = items.iter().any(|one| one["kind"] == "drain" && one["result"] == "done");
+        if done { Ok(()) } else { Err(operations.to_string()) }
+    });
+    let row = cluster.running(0, "solo", 1).remove(0);
+    assert_ne!(row["node"], node.as_str());
+    never_twice(&record_of);
+    assert_eq!(record(&record_of).iter().filter(|line| line.event == "start").count(), 2);
+    cluster.ok(0, &["uncordon", &node]);
+}
