@@ -110,7 +110,13 @@ impl StateMachine for Machine {
         let revision = Revision(revision);
         let (answers, applied) = self.state.apply_entry(revision, proposals);
         for event in &applied.events {
-            tracing::info!(revision = revision.0, by = event.by, event = ?event.event, "applied");
+            tracing::info!(
+                revision = revision.0,
+                by = event.by,
+                subject = event.subject(),
+                "{}",
+                event.text()
+            );
         }
         if !applied.kv.is_empty() {
             self.kv.push((revision, applied.kv.into()));

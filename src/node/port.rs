@@ -7,10 +7,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use quorate_core::command::{Actor, Command, NodeAdmission, Proposal};
+use quorate_core::command::{Command, NodeAdmission, Proposal};
 use quorate_core::detect::detect;
 use quorate_core::ids::{ClusterId, NodeId, RaftId, Revision, SlotId};
-use quorate_core::observation::{Observed, Verdicts};
 use quorate_core::plan;
 use quorate_core::state::{Answer, Preview, State};
 use quorate_core::view::ClusterView;
@@ -22,7 +21,6 @@ use super::peers::address;
 use super::token::JoinToken;
 use super::wire::{AskOutput, Down, Refusal, Up, decode, encode};
 use super::{answer, output, propose, server, show};
-use crate::host;
 use crate::ports::{KvChanges, NodePort, Output, RaftMember, RaftView, SubmitError};
 use crate::raft::ChangeError;
 
@@ -97,7 +95,7 @@ impl NodePort for Port {
         let state = self.0.state();
         let observed = self.0.observed(&state, self.0.now());
         let verdicts = detect(&observed, &state);
-        futures::future::ready(Ok(preview(&state, &observed, &verdicts, commands))).boxed()
+        futures::future::ready(Ok(plan::preview(&state, &observed, &verdicts, &commands))).boxed()
     }
 
     fn logs(&self, slot: SlotId, tail: u32, follow: bool) -> BoxFuture<'_, Result<Output, SubmitError>> {
@@ -201,31 +199,5 @@ impl NodePort for Port {
 
     fn secret(&self) -> &str {
         &self.0.secret
-    }
-}
-
-/// Applies the commands to a copy of State and asks the planner what it would do then.
-fn preview(state: &State, observed: &Observed, verdicts: &Verdicts, commands: Vec<Command>) -> Preview {
-    let mut after = state.clone();
-    let actor = Actor::Planner;
-    let proposal = |command| Proposal {
-        request: None,
-        actor: actor.clone(),
-        at: host::wall_now(),
-        expected: None,
-        command,
-    };
-    let mut rejected = None;
-    for command in commands {
-        let next = Revision(after.revision.0 + 1);
-        let applied = after.apply(next, &[proposal(command)]);
-        rejected = rejected.or(applied.answers.into_iter().find_map(|answer| answer.result.err()));
-    }
-    let plan = plan::plan(&after, observed, verdicts);
-    Preview {
-        revision: state.revision,
-        actions: plan.commands.iter().map(|command| format!("{command:?}")).collect(),
-        waiting: plan.waiting.iter().map(|(subject, causes)| format!("{subject:?}: {causes:?}")).collect(),
-        rejected,
     }
 }

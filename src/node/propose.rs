@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::command::{Command, Proposal};
+use quorate_core::plan;
 use quorate_core::state::{Answer, State, codec};
 use quorate_core::units::Millis;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::inner::{Inner, hold};
+use super::inner::Inner;
 use super::peers::{CallError, failed, member, pack};
 use super::wire::{self, Forward, Forwarded, Refusal};
 use crate::ports::SubmitError;
@@ -116,18 +117,15 @@ pub(super) async fn propose_here(inner: &Inner, proposal: Bytes) -> Result<Bytes
 
 /// What only the leader's ears can refuse.
 fn vet(inner: &Inner, proposal: &Bytes) -> Result<(), Refusal> {
+    // What cannot be read is refused by all alike, once it is committed.
     let Ok(proposal) = codec::decode_proposal(proposal) else { return Ok(()) };
     let Command::AttestDead { node, .. } = &proposal.command else { return Ok(()) };
     let state = inner.state();
-    let terms = state.cluster.settings.terms;
-    let heard = hold(&inner.sightings).heard(node).map(|heard| inner.now().since(heard.received));
-    match heard.filter(|age| inner.leads() && age.0 < terms.lease.0) {
-        None => Ok(()),
-        Some(age) => Err(Refusal::Refused {
-            because: format!("{node} was heard {age} ago: it is not dead"),
-            remedy: "stop it first, or fence it".to_owned(),
-        }),
+    let observed = inner.observed(&state, inner.now());
+    if !inner.leads() {
+        return Ok(());
     }
+    plan::attest_check(&observed, &state, node).map_err(Refusal::Rejected)
 }
 
 /// Where this node stands, for those who are refused.

@@ -9,7 +9,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Plenty, on a busy machine.
@@ -41,7 +40,6 @@ pub fn workload(name: &str, extra: &str, record: &Path) -> String {
 #[derive(Debug, Clone, serde::Deserialize)]
 pub struct Line {
     pub event: String,
-    pub instance: String,
     pub pid: u32,
     pub boottime_ns: u64,
 }
@@ -78,10 +76,6 @@ pub struct Member {
 impl Member {
     pub fn bind(&self) -> String {
         format!("127.0.0.1:{}", self.bind)
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("the node was started").id()
     }
 }
 
@@ -194,11 +188,6 @@ impl Cluster {
             await_some("the node ends", || child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned()));
         let said = std::fs::read_to_string(self.dir.path().join(format!("{name}.err"))).unwrap_or_default();
         (status.code().unwrap_or(-1), said)
-    }
-
-    pub fn signal(&self, at: usize, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.members[at].pid()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
     }
 
     /// What `/readyz` says.

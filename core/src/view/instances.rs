@@ -260,6 +260,10 @@ fn verdict(sight: &Sight<'_>, slot: &SlotId, claim: &Claim, state: InstanceState
 pub(super) fn strays(sight: &Sight<'_>) -> Vec<InstanceView> {
     let mut rows = Vec::new();
     for (node, heard) in &sight.look.observed.nodes {
+        // An old report tells nothing of now: what ended such a claim knew better.
+        if sight.look.observed.now.since(heard.received) > sight.lease_span() {
+            continue;
+        }
         for (slot, known) in &heard.report.slots {
             let Some(report) = known.instance.as_ref().filter(|report| report.phase.may_run()) else {
                 continue;
