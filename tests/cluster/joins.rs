@@ -14,8 +14,15 @@ fn three_nodes_form_a_quorum_and_any_of_them_takes_writes() {
         }
         assert!(http_get(cluster.members[at].http, "/healthz").unwrap().contains("ok"));
     }
-    let status = cluster.json(1, &["status"]).unwrap();
-    assert_eq!(status["standing"]["quorum"], true, "{status}");
+    await_some("every node sees the quorum", || {
+        for at in 0..3 {
+            let status = cluster.json(at, &["status"])?;
+            if status["standing"]["quorum"] != true {
+                return Err(status["standing"].to_string());
+            }
+        }
+        Ok(())
+    });
 }
 
 #[test]
