@@ -64,7 +64,8 @@ impl NodePort for Port {
     fn staleness_ms(&self) -> u64 {
         let now = self.0.now();
         let status = self.0.status.borrow();
-        let heard = status.quorum_acked.filter(|_| self.0.leads()).or(status.leader_heard);
+        // As leader the newest word is the last quorum's.
+        let heard = status.quorum_acked.or(status.leader_heard);
         heard.map_or(now.0, |at| now.since(at).0)
     }
 
