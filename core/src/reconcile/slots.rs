@@ -64,6 +64,18 @@ fn claims_here<'a>(state: &'a State, own: &NodeReport, slot: &SlotId) -> Vec<&'a
     mine
 }
 
+/// A claim of this host and boot that was told to stop. Of whichever disk: after a wipe nobody else can
+/// tell that nothing of it runs here.
+fn ordered_here<'a>(
+    state: &'a State,
+    own: &NodeReport,
+    slot: &SlotId,
+) -> Option<(&'a Claim, &'a crate::state::StopOrder)> {
+    let claims = state.slots.get(slot)?.claims.iter();
+    let mut mine = claims.filter(|claim| claim.node == own.node && claim.boot == own.boot);
+    mine.find_map(|claim| Some((claim, claim.stop.as_ref()?)))
+}
+
 /// One slot as this node sees it.
 struct Here<'a> {
     state: &'a State,
@@ -96,8 +108,7 @@ impl Here<'_> {
             // A token from beyond our State is of a grant that this replica has yet to apply again.
             return (token <= self.state.token()).then(|| self.stop_uncovered(token));
         }
-        let ordered = claims.iter().find_map(|claim| Some((*claim, claim.stop.as_ref()?)))?;
-        let (claim, order) = ordered;
+        let (claim, order) = ordered_here(self.state, self.own, self.slot)?;
         let newer_runs = running.is_some_and(|token| token > order.token);
         let acknowledged = self.highest() >= order.token && running.is_none();
         if newer_runs || acknowledged {

@@ -322,6 +322,17 @@ fn a_stop_order_is_repeated_until_token_and_emptiness_acknowledge_it() {
 }
 
 #[test]
+fn a_claim_of_a_wiped_disk_is_acknowledged_by_the_disk_that_came_after_it() {
+    let mut case = Case::new("");
+    case.claim(|claim| claim.raft_id = RaftId(9));
+    assert_eq!(case.effects(), [], "it is not this disk's to run");
+    let mut case = case.stop_ordered();
+    assert_eq!(case.stop().unwrap().token, token(12));
+    case.own.slots.insert(slot(), SlotReport { highest: token(12), instance: None });
+    assert_eq!(case.effects(), []);
+}
+
+#[test]
 fn stopping_needs_no_lease() {
     let mut case = Case::new("").claimed().stop_ordered().instance(10, InstancePhase::Running);
     case.lease = None;

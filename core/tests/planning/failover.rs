@@ -362,3 +362,33 @@ fn an_unhealthy_or_ended_copy_says_what_it_waits_for() {
     world.instance_on("n1", "web/0", |instance| instance.phase = InstancePhase::Exited(done));
     assert!(matches!(world.waits("web/0")[..], [WaitCause::Ended { .. }]));
 }
+
+#[test]
+fn what_a_wiped_disk_held_is_free_once_the_host_says_that_nothing_of_it_runs() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.deploy("name: db\nplacement: {affinity: [{constraint: \"node == n2\", weight: 50}]}\n");
+    world.settle();
+    world.lose("n2");
+    world.admit("n2", |admission| admission.disk.0 = "a new disk".to_owned());
+    assert!(
+        matches!(&world.step()[..], [Command::StopClaim { because, .. }] if because == "n2 came with another disk")
+    );
+    world.settle();
+    assert_eq!((ended_by(&world, "db/0").kind(), world.at("db/0")), ("stop_acknowledged", "n2".to_owned()));
+}
+
+#[test]
+fn a_node_that_is_heard_belies_its_fence() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.fence_method("n2");
+    world.deploy("name: db\nplacement: {affinity: [{constraint: \"node == n2\", weight: 50}]}\n");
+    world.settle();
+    let claim = world.claim("db/0").token;
+    world.ask(Command::Fence { node: node("n2"), reason: "the device lies".to_owned() });
+    for _ in 0..20 {
+        world.obey();
+        world.step();
+    }
+    assert_eq!(world.claim("db/0").token, claim, "it was heard all the time, so it was never off");
+    assert!(!world.state.nodes.get(&node("n2")).unwrap().lost(), "and it is let back in");
+}
