@@ -10,7 +10,7 @@ fn three_nodes_form_a_quorum_and_any_of_them_takes_writes() {
     }
     for at in 0..3 {
         for key in ["key0", "key1", "key2"] {
-            assert_eq!(cluster.ok(at, &["kv", "get", key]).trim(), "value");
+            assert_eq!(cluster.get(at, key), "value");
         }
         assert!(http_get(cluster.members[at].http, "/healthz").unwrap().contains("ok"));
     }
@@ -102,7 +102,7 @@ fn the_same_commands_start_a_node_again_on_its_own_data() {
     for at in 0..3 {
         cluster.ready(at);
     }
-    assert_eq!(cluster.ok(2, &["kv", "get", "kept"]).trim(), "yes");
+    assert_eq!(cluster.get(2, "kept"), "yes");
     let nodes = cluster.json(0, &["nodes"]).unwrap();
     assert_eq!(nodes["items"].as_array().unwrap().len(), 3, "{nodes}");
 }
@@ -134,5 +134,5 @@ fn a_wiped_node_comes_back_as_a_new_voter() {
             _ => Err(format!("{nodes} {raft}")),
         }
     });
-    assert_eq!(cluster.ok(2, &["kv", "get", "kept"]).trim(), "yes");
+    assert_eq!(cluster.get(2, "kept"), "yes");
 }

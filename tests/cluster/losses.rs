@@ -18,7 +18,7 @@ fn acknowledged_writes_survive_the_killing_of_the_leader() {
     }
     let last = (leader + 2) % 3;
     for key in (0..20).map(|n| format!("before{n}")).chain((0..5).map(|n| format!("after{n}"))) {
-        assert_eq!(cluster.ok(last, &["kv", "get", &key]).trim(), "kept");
+        assert_eq!(cluster.get(last, &key), "kept");
     }
     await_some("the dead node is committed lost", || {
         let nodes = cluster.json(other, &["nodes"])?;
@@ -29,7 +29,7 @@ fn acknowledged_writes_survive_the_killing_of_the_leader() {
     });
     cluster.start(leader, &[]);
     cluster.ready(leader);
-    assert_eq!(cluster.ok(leader, &["kv", "get", "after4"]).trim(), "kept");
+    assert_eq!(cluster.get(leader, "after4"), "kept");
 }
 
 #[test]
@@ -52,5 +52,5 @@ fn without_a_quorum_writes_and_reads_are_refused_within_moments_and_nothing_is_l
     }
     cluster.start(1, &[]);
     cluster.ready(0);
-    assert_eq!(cluster.ok(1, &["kv", "get", "kept"]).trim(), "yes");
+    assert_eq!(cluster.get(1, "kept"), "yes");
 }

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Plenty, on a busy machine.
@@ -214,15 +215,6 @@ impl Cluster {
         quorate().arg("--data-dir").arg(self.data(at)).args(arguments).output().unwrap()
     }
 
-    /// A command to one node that has to succeed; what it printed.
-    #[track_caller]
-    pub fn ok(&self, at: usize, arguments: &[&str]) -> String {
-        let output = self.run(at, arguments);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{arguments:?} at {}: {out}{err}", self.members[at].name);
-        out.into_owned()
-    }
-
     /// A command to one node, its JSON or its error.
     pub fn json(&self, at: usize, arguments: &[&str]) -> Result<Value, String> {
         let output = self.run(at, &[&["-o", "json"], arguments].concat());
@@ -244,11 +236,55 @@ impl Cluster {
         });
     }
 
+    /// Reads a key through a node, again while an election is under way.
+    #[track_caller]
+    pub fn get(&self, at: usize, key: &str) -> String {
+        await_some("a read is answered", || {
+            let output = self.run(at, &["kv", "get", key]);
+            match output.status.code() {
+                Some(0) => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+                Some(4) => panic!("{key} is gone at {}", self.members[at].name),
+                _ => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            }
+        })
+    }
+
+    /// A command that is given again while an election is under way.
+    #[track_caller]
+    pub fn done(&self, at: usize, arguments: &[&str]) {
+        await_some("the command is taken", || {
+            let output = self.run(at, arguments);
+            if output.status.success() {
+                Ok(())
+            } else {
+                Err(String::from_utf8_lossy(&output.stderr).into_owned())
+            }
+        });
+    }
+
+    /// The row of a node, as another sees it.
+    pub fn node(&self, at: usize, of: usize) -> Result<Value, String> {
+        let nodes = self.json(at, &["nodes"])?;
+        let items = nodes["items"].as_array().cloned().unwrap_or_default();
+        let found = items.into_iter().find(|node| node["name"] == self.members[of].name.as_str());
+        found.ok_or_else(|| nodes.to_string())
+    }
+
+    /// The place of the node with a name.
+    pub fn place(&self, name: &Value) -> usize {
+        self.members.iter().position(|member| name == member.name.as_str()).unwrap()
+    }
+
+    /// Sends a signal to a node's process.
+    pub fn signal(&self, at: usize, signal: Signal) {
+        send(self.members[at].child.as_ref().expect("the node was started").id(), signal);
+    }
+
     /// Deploys a service.
     pub fn deploy(&self, at: usize, spec: &str) {
         let file = self.dir.path().join("service.yaml");
         std::fs::File::create(&file).unwrap().write_all(spec.as_bytes()).unwrap();
-        self.ok(at, &["deploy", "-f", file.to_str().unwrap()]);
+        self.done(at, &["deploy", "-f", file.to_str().unwrap()]);
     }
 
     /// The rows of a service's instances.
@@ -298,6 +334,17 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// Sends a signal to a process that this test, or a guard of it, started.
+pub fn send(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
+}
+
+/// Does a process run? A zombie does not.
+pub fn runs(pid: u64) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
 }
 
 /// The real program, asked of nothing but what its arguments say.

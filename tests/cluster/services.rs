@@ -1,6 +1,8 @@
 //! Services on real nodes: placed, adopted after a restart, moved by a drain, and never twice.
 
-use crate::rig::{Cluster, await_some, never_twice, record, workload};
+use rustix::process::Signal;
+
+use crate::rig::{Cluster, await_some, never_twice, record, runs, send, workload};
 
 #[test]
 fn a_node_that_is_killed_and_restarted_adopts_its_services() {
@@ -64,12 +66,11 @@ fn an_exclusive_service_of_a_lost_node_waits_for_evidence_and_starts_on_an_attes
     });
     // Its guard ended it by itself: the lease ran out.
     await_some("the old copy is gone", || {
-        let path = format!("/proc/{}/stat", row["pid"]);
-        if std::fs::exists(&path).unwrap() { Err("it runs".to_owned()) } else { Ok(()) }
+        if runs(row["pid"].as_u64().unwrap()) { Err("it runs".to_owned()) } else { Ok(()) }
     });
     let rows = cluster.instances(other, "solo").unwrap();
     assert!(rows.iter().all(|row| row["state"] != "running"), "{rows:?}");
-    cluster.ok(other, &["attest", &node, "--dead", "--reason", "its process is gone"]);
+    cluster.done(other, &["attest", &node, "--dead", "--reason", "its process is gone"]);
     let row = cluster.running(other, "solo", 1).remove(0);
     assert_ne!(row["node"], node.as_str());
     never_twice(&record_of);
@@ -83,7 +84,7 @@ fn a_drain_moves_everything_and_never_runs_an_exclusive_service_twice() {
     cluster.deploy(0, &spec);
     let row = cluster.running(0, "solo", 1).remove(0);
     let node = row["node"].as_str().unwrap().to_owned();
-    cluster.ok(0, &["drain", &node]);
+    cluster.done(0, &["drain", &node]);
     await_some("the drain is done", || {
         let operations = cluster.json(0, &["operations"])?;
         let items = operations["items"].as_array().cloned().unwrap_or_default();
@@ -94,5 +95,76 @@ fn a_drain_moves_everything_and_never_runs_an_exclusive_service_twice() {
     assert_ne!(row["node"], node.as_str());
     never_twice(&record_of);
     assert_eq!(record(&record_of).iter().filter(|line| line.event == "start").count(), 2);
-    cluster.ok(0, &["uncordon", &node]);
+    cluster.done(0, &["uncordon", &node]);
+}
+
+#[test]
+fn a_frozen_node_loses_its_lease_and_its_guard_stops_what_runs_there() {
+    let cluster = Cluster::formed(3);
+    let record_of = cluster.dir.path().join("solo.jsonl");
+    cluster.deploy(0, &workload("solo", "exclusive: true\npriority: low", &record_of));
+    let row = cluster.running(0, "solo", 1).remove(0);
+    let (at, pid) = (cluster.place(&row["node"]), row["pid"].as_u64().unwrap());
+    let other = (at + 1) % 3;
+    cluster.signal(at, Signal::STOP);
+    await_some("the guard ends it at the deadline", || {
+        if runs(pid) { Err("it runs".to_owned()) } else { Ok(()) }
+    });
+    await_some("the node is committed lost", || {
+        let node = cluster.node(other, at)?;
+        if node["state"] == "lost" { Ok(()) } else { Err(node["state"].to_string()) }
+    });
+    cluster.signal(at, Signal::CONT);
+    await_some("it is let back in, in a new lease epoch", || {
+        let node = cluster.node(other, at)?;
+        let back = node["state"] == "alive" && node["lease_epoch"].as_u64() > Some(1);
+        if back { Ok(()) } else { Err(node.to_string()) }
+    });
+    let row = cluster.running(other, "solo", 1).remove(0);
+    assert_ne!(row["pid"].as_u64(), Some(pid));
+    never_twice(&record_of);
+}
+
+#[test]
+fn a_killed_guard_is_replaced_and_its_services_run_on() {
+    let cluster = Cluster::formed(1);
+    let record_of = cluster.dir.path().join("solo.jsonl");
+    cluster.deploy(0, &workload("solo", "exclusive: true", &record_of));
+    let row = cluster.running(0, "solo", 1).remove(0);
+    let pid = row["pid"].as_u64().unwrap();
+    let guard = cluster.node(0, 0).unwrap()["guard_pid"].as_u64().unwrap();
+    send(u32::try_from(guard).unwrap(), Signal::KILL);
+    await_some("another guard answers", || {
+        let node = cluster.node(0, 0)?;
+        let new = node["guard_pid"].as_u64().filter(|new| *new != 0 && *new != guard);
+        new.map(|_| ()).ok_or_else(|| node.to_string())
+    });
+    let row = cluster.running(0, "solo", 1).remove(0);
+    assert_eq!(row["pid"].as_u64(), Some(pid), "{row}");
+    assert!(runs(pid));
+    assert_eq!(record(&record_of).iter().filter(|line| line.event == "start").count(), 1);
+}
+
+#[test]
+fn a_node_that_leaves_is_drained_and_forgotten() {
+    let cluster = Cluster::formed(3);
+    let record_of = cluster.dir.path().join("solo.jsonl");
+    cluster.deploy(0, &workload("solo", "exclusive: true", &record_of));
+    let row = cluster.running(0, "solo", 1).remove(0);
+    let at = cluster.place(&row["node"]);
+    let other = (at + 1) % 3;
+    cluster.done(other, &["leave", row["node"].as_str().unwrap()]);
+    await_some("two nodes are left, in State and in raft", || {
+        let nodes = cluster.json(other, &["nodes"])?;
+        let raft = cluster.json(other, &["raft", "status"])?;
+        let count = |list: &serde_json::Value| list.as_array().map_or(0, Vec::len);
+        if count(&nodes["items"]) == 2 && count(&raft["members"]) == 2 {
+            Ok(())
+        } else {
+            Err(format!("{nodes} {raft}"))
+        }
+    });
+    let row = cluster.running(other, "solo", 1).remove(0);
+    assert_ne!(cluster.place(&row["node"]), at);
+    never_twice(&record_of);
 }
