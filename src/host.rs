@@ -3,9 +3,11 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 
 use quorate_core::ids::BootId;
 use quorate_core::units::{BootMs, WallMs};
+use rand::RngExt;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Now on the boot-time clock, which counts suspend.
@@ -84,6 +86,27 @@ pub fn resident_kib(pid: u32) -> Option<u64> {
 pub fn process_ids() -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Ports that nobody uses now. Below the range from which the kernel gives out ports, so that no outgoing
+/// connection takes one while its node is down.
+pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_ascii_whitespace().next().and_then(|text| text.parse::<u16>().ok());
+    let high = first.filter(|first| *first > 12_000).unwrap_or(32_768);
+    let mut found: Vec<TcpListener> = Vec::new();
+    for _ in 0..count * 50 {
+        if found.len() == count {
+            break;
+        }
+        let port = rand::rng().random_range(high - 10_000..high);
+        found.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    }
+    if found.len() < count {
+        let text = format!("only {} of {count} free ports were found on loopback", found.len());
+        return Err(io::Error::other(text));
+    }
+    found.iter().map(|one| Ok(one.local_addr()?.port())).collect()
 }
 
 /// An account to run as.

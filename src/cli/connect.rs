@@ -47,12 +47,7 @@ pub(super) struct Client {
 impl Client {
     /// Works out whom to ask and with which secret; connects only at the first call.
     pub(super) fn find(global: &Global) -> Result<Self, ApiError> {
-        let place = place(global)?;
-        let endpoints = if global.endpoint.is_empty() { place.endpoints } else { global.endpoint.clone() };
-        let secret = match &global.secret_file {
-            Some(file) => Some(read_secret(file)?),
-            None => place.secret,
-        };
+        let (endpoints, secret) = whom(global)?;
         let bearer = secret.map(|secret| format!("Bearer {secret}").parse()).transpose().map_err(|_| {
             ApiError::new(
                 ErrorCode::Usage,
@@ -168,6 +163,17 @@ fn nobody(endpoints: &[String]) -> ApiError {
 struct Place {
     endpoints: Vec<String>,
     secret: Option<String>,
+}
+
+/// Whom to ask, and with which secret.
+pub(super) fn whom(global: &Global) -> Result<(Vec<String>, Option<String>), ApiError> {
+    let place = place(global)?;
+    let endpoints = if global.endpoint.is_empty() { place.endpoints } else { global.endpoint.clone() };
+    let secret = match &global.secret_file {
+        Some(file) => Some(read_secret(file)?),
+        None => place.secret,
+    };
+    Ok((endpoints, secret))
 }
 
 /// The first of these that has something: the directory named, the default node's, the default demo's.

@@ -30,6 +30,9 @@ use crate::api::error::{ApiError, ErrorCode};
 pub struct Cli {
     #[command(flatten)]
     global: Global,
+    /// Open the cockpit over the cluster of the node there (HOST:PORT of its gRPC port)
+    #[arg(long, value_name = "ENDPOINT", value_delimiter = ',')]
+    attach: Vec<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -151,14 +154,10 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<u8, ApiError> {
-    let Cli { global, command } = cli;
+    let Cli { global, attach, command } = cli;
     let failed = |error: anyhow::Error| ApiError::failed(&error);
     match command {
-        None => Err(ApiError::new(
-            ErrorCode::Usage,
-            "the cockpit with its own node is not in this build yet",
-            "start `quorate node --config FILE`, then use the other commands",
-        )),
+        None => cockpit(global, attach),
         Some(Command::Demo(args)) => crate::demo::run(args).map(|()| 0),
         Some(Command::Node(args)) => {
             crate::node::run(&args, &places::default_data_dir()).map(|()| 0).map_err(failed)
@@ -180,6 +179,26 @@ fn dispatch(cli: Cli) -> Result<u8, ApiError> {
             runtime.block_on(ask(&global, command)).map(|()| 0)
         }
     }
+}
+
+/// The cockpit: over the nodes that are named, or over this host's own node.
+fn cockpit(mut global: Global, attach: Vec<String>) -> Result<u8, ApiError> {
+    global.endpoint.extend(attach);
+    if global.endpoint.is_empty() {
+        let dir = global.data_dir.clone().unwrap_or_else(places::default_data_dir);
+        if places::DemoFile::read(&dir).is_ok_and(|demo| demo.is_none()) {
+            return crate::cockpit::own::over_own_node(&dir).map(|()| 0);
+        }
+    }
+    let (endpoints, secret) = connect::whom(&global)?;
+    let secret = secret.ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::Denied,
+            "the cluster's secret is not known here",
+            "name its file with --secret-file, or a node's directory with --data-dir",
+        )
+    })?;
+    crate::cockpit::own::attach(endpoints, secret).map(|()| 0)
 }
 
 async fn ask(global: &Global, command: Command) -> Result<(), ApiError> {

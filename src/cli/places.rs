@@ -48,15 +48,19 @@ impl DemoFile {
 }
 
 /// The part of `node.lock` that a client needs.
-#[derive(Debug, Deserialize)]
-pub(super) struct LockNote {
+#[derive(Debug, Clone, Deserialize)]
+pub struct LockNote {
+    /// The process.
+    pub pid: u32,
+    /// The node's name.
+    pub node: String,
     /// The API address.
-    pub(super) grpc: String,
+    pub grpc: String,
 }
 
 impl LockNote {
     /// Who holds a data directory, or last held it.
-    pub(super) fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
+    pub fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
         read_json(&dir.join("node.lock"))
     }
 }

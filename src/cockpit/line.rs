@@ -13,7 +13,7 @@ use tonic::{Request, Status};
 pub type Line = InterceptedService<Channel, Bearer>;
 
 /// Puts the secret on every call.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Bearer(MetadataValue<Ascii>);
 
 impl Bearer {
@@ -42,6 +42,7 @@ pub async fn dial(endpoint: &str, bearer: &Bearer) -> anyhow::Result<Line> {
         .connect_timeout(Duration::from_secs(2))
         .http2_keep_alive_interval(Duration::from_secs(1))
         .keep_alive_timeout(Duration::from_secs(2))
+        .keep_alive_while_idle(true)
         .connect()
         .await
         .with_context(|| format!("cannot reach {endpoint}"))?;

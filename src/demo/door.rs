@@ -167,6 +167,15 @@ pub(super) async fn ask(socket: &Path, request: &Request) -> Result<Vec<String>,
 }
 
 impl Reply {
+    /// For people.
+    pub(super) fn in_words(self) -> Result<String, String> {
+        match self.refused {
+            None => Ok(self.done.join("; ")),
+            Some(Refusal { message, remedy, .. }) if remedy.is_empty() => Err(message),
+            Some(Refusal { message, remedy, .. }) => Err(format!("{message}; {remedy}")),
+        }
+    }
+
     /// Nothing was done.
     pub(super) fn refused(code: ErrorCode, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         let refusal =

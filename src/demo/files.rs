@@ -2,11 +2,11 @@
 //! Starts nothing.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use anyhow::Context;
-use rand::RngExt;
+
+use crate::host::free_ports;
 
 /// A node as the demo configures it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,28 +46,6 @@ pub(super) fn plan(count: u8, extra: usize) -> anyhow::Result<(Vec<NodePlan>, Ve
         })
         .collect();
     Ok((nodes, ports))
-}
-
-/// Ports that nobody uses now. Below the range from which the kernel gives out ports, so that no outgoing
-/// connection takes one while its node is down.
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let first = range.split_ascii_whitespace().next().and_then(|text| text.parse::<u16>().ok());
-    let high = first.filter(|first| *first > 12_000).unwrap_or(32_768);
-    let mut found: Vec<TcpListener> = Vec::new();
-    for _ in 0..count * 50 {
-        if found.len() == count {
-            break;
-        }
-        let port = rand::rng().random_range(high - 10_000..high);
-        found.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
-    }
-    anyhow::ensure!(
-        found.len() == count,
-        "only {} of {count} free ports were found on loopback",
-        found.len()
-    );
-    found.iter().map(|one| Ok(one.local_addr().context("a port has no number")?.port())).collect()
 }
 
 /// A node's file. The first begins the cluster, the others come by its token.

@@ -22,12 +22,14 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use quorate_tui::Ended;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::door::{CtlAction, Request};
 use self::ending::Ending;
 use self::start::Demo;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, ErrorCode};
 use crate::cli::places::default_demo_dir;
 
 /// Arguments of `quorate demo`.
@@ -93,9 +95,10 @@ pub struct CtlArgs {
 
 /// Runs a demo until it is told to end, or does what its subcommand says.
 pub fn run(args: DemoArgs) -> Result<(), ApiError> {
-    let failed = |error: anyhow::Error| match error.downcast::<ApiError>() {
-        Ok(error) => error,
-        Err(error) => ApiError::failed(&error),
+    // With all that led there, under the code of what caused it.
+    let failed = |error: anyhow::Error| {
+        let code = error.downcast_ref::<ApiError>().map_or(ErrorCode::Failed, |cause| cause.code);
+        ApiError::new(code, format!("{error:#}"), "")
     };
     match args.then {
         None => runtime().and_then(|runtime| runtime.block_on(live(args.start))).map_err(failed),
@@ -120,6 +123,9 @@ async fn ctl(args: CtlArgs) -> Result<(), ApiError> {
 
 /// A demo from its beginning to its end.
 async fn live(args: StartArgs) -> anyhow::Result<()> {
+    if !args.headless {
+        crate::cockpit::own::needs_terminal()?;
+    }
     let mut ending = Ending::watch()?;
     let dir = args.dir.clone().unwrap_or_else(default_demo_dir);
     let mut demo = Demo::prepare(&dir, args.nodes)?;
@@ -127,23 +133,47 @@ async fn live(args: StartArgs) -> anyhow::Result<()> {
         lived = serve(&args, &mut demo) => lived,
         () = ending.come() => Ok(()),
     };
+    if !args.headless {
+        eprintln!("ending the demo");
+    }
     let ended = demo.end().await;
     lived.and(ended)
 }
 
-/// Starts everything, then does as it is told; returns only on an error.
+/// Starts everything, then does as it is told. Returns when its cockpit is left; without one, never.
 async fn serve(args: &StartArgs, demo: &mut Demo) -> anyhow::Result<()> {
+    if !args.headless {
+        eprintln!("starting {} nodes in {}", args.nodes, demo.dir().display());
+    }
     let file = demo.start_up(!args.without_services).await?;
     let (sender, mut knocks) = mpsc::channel(16);
-    door::open(&place::door(demo.dir()), sender)?;
-    if args.headless {
+    door::open(&place::door(demo.dir()), sender.clone())?;
+    let mut shown = if args.headless {
         let line = serde_json::to_string(&file)?;
         let mut out = std::io::stdout().lock();
         writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot say that the demo is ready")?;
-    }
-    while let Some((request, back)) = knocks.recv().await {
+        AbortOnDropHandle::new(tokio::spawn(std::future::pending()))
+    } else {
+        let attach = demo.attach(sender)?;
+        AbortOnDropHandle::new(tokio::spawn(crate::cockpit::run(attach)))
+    };
+    loop {
+        let (request, back) = tokio::select! {
+            knock = knocks.recv() => knock.context("the demo's door is closed")?,
+            ended = &mut shown => return left(ended?),
+        };
+        let reply = tokio::select! {
+            reply = demo.act(&request) => reply,
+            ended = &mut shown => return left(ended?),
+        };
         // Whoever asked may be gone by now; it is done all the same.
-        let _ = back.send(demo.act(&request).await);
+        let _ = back.send(reply);
     }
-    anyhow::bail!("the demo's door is closed")
+}
+
+fn left(ended: anyhow::Result<Ended>) -> anyhow::Result<()> {
+    match ended? {
+        Ended::Left | Ended::Quit | Ended::Stopped | Ended::Terminal(_) => Ok(()),
+        Ended::Panicked(why) => anyhow::bail!("the cockpit broke off: {why}"),
+    }
 }

@@ -77,10 +77,13 @@ pub(super) fn nodes_lack(view: &ClusterView, nodes: &[String]) -> Option<String>
     if !view.standing.quorum {
         return Some(view.standing.sentence.clone());
     }
-    let state =
-        |name: &String| view.nodes.iter().find(|(node, _)| node.as_str() == name).map(|(_, node)| node.state);
-    if let Some(missing) = nodes.iter().find(|name| state(name) != Some(NodeState::Alive)) {
-        return Some(format!("node {missing} is not alive yet"));
+    for name in nodes {
+        let Some(node) = view.nodes.values().find(|node| node.name.as_str() == name) else {
+            return Some(format!("node {name} was not admitted yet"));
+        };
+        if node.state != NodeState::Alive {
+            return Some(format!("node {name}: {}; {}", node.why.verdict, node.why.because.join("; ")));
+        }
     }
     // Only with these may any one of them be killed.
     let most = nodes.len().min(5);

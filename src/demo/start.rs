@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use quorate_core::view::ClusterView;
+use quorate_tui::DemoAction;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::crew::Crew;
-use super::door::{CtlAction, Reply, Request};
+use super::door::{CtlAction, Knock, Reply, Request};
 use super::files::{self, NodePlan};
 use super::keeper::Hold;
 use super::place::{Place, demo_file, door, node_dir, node_file};
@@ -17,6 +19,7 @@ use super::ready::{self, Api, is_final};
 use super::sweep::{self, Target};
 use crate::api::error::ErrorCode;
 use crate::cli::places::{DemoFile, DemoNode};
+use crate::cockpit::{Attach, DemoAsk};
 
 /// What an earlier demo left is ended within this.
 const SWEEP_WITHIN: Duration = Duration::from_secs(10);
@@ -74,6 +77,36 @@ impl Demo {
             self.until(deadline, |view| ready::services_lack(view, &services)).await?;
         }
         self.write_file()
+    }
+
+    /// For its own cockpit, whose keys steer it through `sender` like anybody else.
+    pub(super) fn attach(&self, sender: mpsc::Sender<Knock>) -> anyhow::Result<Attach> {
+        let first = self.nodes.first().context("a demo has at least one node")?;
+        let (asks, mut asked) = mpsc::channel::<DemoAsk>(16);
+        tokio::spawn(async move {
+            while let Some((action, node, back)) = asked.recv().await {
+                let action = match action {
+                    DemoAction::Kill => CtlAction::Kill,
+                    DemoAction::Freeze => CtlAction::Freeze,
+                    DemoAction::Thaw => CtlAction::Thaw,
+                    DemoAction::Restart => CtlAction::Restart,
+                };
+                let (answer, answered) = oneshot::channel();
+                if sender.send((Request { action, nodes: vec![node] }, answer)).await.is_err() {
+                    return;
+                }
+                tokio::spawn(async move {
+                    let outcome = answered.await.map_err(|_| "the demo is ending".to_owned());
+                    let _ = back.send(outcome.and_then(Reply::in_words));
+                });
+            }
+        });
+        Ok(Attach {
+            endpoints: self.nodes.iter().map(NodePlan::api).collect(),
+            secret: ready::secret(self.dir(), &first.name)?,
+            demo: Some(asks),
+            leaving_ends_all: true,
+        })
     }
 
     async fn api(&self) -> anyhow::Result<Api> {

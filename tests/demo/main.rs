@@ -1,4 +1,5 @@
 //! `quorate demo` as people and scripts start it: real processes, and nothing left of them.
 
 mod ends;
+mod live;
 mod rig;

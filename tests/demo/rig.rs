@@ -62,3 +62,104 @@ pub fn instance(dir: &Path, node: &str) -> Held {
     assert!(line.contains("started"), "{line}");
     held
 }
+
+/// How long a demo may take to come up on a machine that is busy with other tests.
+pub const UP: Duration = Duration::from_secs(120);
+
+/// A headless demo; ended with all it started at the end of its test, whatever happens.
+pub struct Demo {
+    pub child: Held,
+    pub dir: std::path::PathBuf,
+    /// What it printed once it was ready.
+    pub ready: serde_json::Value,
+    _home: tempfile::TempDir,
+}
+
+impl Demo {
+    /// Starts one and waits until it says that it is ready.
+    pub fn start(nodes: u8) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().canonicalize().unwrap().join("demo");
+        let mut command = quorate();
+        command.args(["demo", "--headless", "--nodes", &nodes.to_string(), "--dir"]).arg(&dir);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Held(command.spawn().unwrap());
+        let out = child.0.stdout.take().unwrap();
+        let (sender, said) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line);
+            let _ = sender.send(line);
+        });
+        let line = said.recv_timeout(UP).unwrap_or_default();
+        let ready = serde_json::from_str(&line).unwrap_or_else(|_| {
+            // Ended at once, it says why.
+            let _ = child.0.kill();
+            let mut why = String::new();
+            let _ = std::io::Read::read_to_string(&mut child.0.stderr.take().unwrap(), &mut why);
+            panic!("the demo did not come up: {line}{why}")
+        });
+        Self { child, dir, ready, _home: home }
+    }
+
+    /// What a command answers as JSON, asked of the demo's cluster.
+    pub fn ask(&self, arguments: &[&str]) -> Result<serde_json::Value, String> {
+        let output = quorate().args(arguments).arg("--data-dir").arg(&self.dir).args(["-o", "json"]).output();
+        let output = output.unwrap();
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+    }
+
+    /// Steers a node.
+    pub fn ctl(&self, action: &str, node: &str) {
+        let mut command = quorate();
+        command.args(["demo", "ctl", "--dir"]).arg(&self.dir).args([action, node]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{action} {node}: {output:?}");
+    }
+
+    /// One field of one node, as any node tells it.
+    pub fn node(&self, name: &str, field: &str) -> serde_json::Value {
+        let Ok(list) = self.ask(&["nodes", "--local"]) else { return serde_json::Value::Null };
+        let nodes = list["items"].as_array().cloned().unwrap_or_default();
+        nodes
+            .into_iter()
+            .find(|node| node["name"] == name)
+            .map_or(serde_json::Value::Null, |node| node[field].clone())
+    }
+
+    /// What its file says of a node now.
+    pub fn pid(&self, name: &str, field: &str) -> u32 {
+        let text = std::fs::read_to_string(self.dir.join("demo.json")).unwrap();
+        let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let nodes = file["nodes"].as_array().unwrap();
+        let node = nodes.iter().find(|node| node["name"] == name).unwrap();
+        u32::try_from(node[field].as_u64().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.0.kill();
+        // The keeper ends the rest; the directory must not go before.
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while !of(&self.dir).is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+/// All processes whose command line or environment names a directory.
+pub fn of(dir: &Path) -> Vec<u32> {
+    let text = dir.to_str().unwrap().as_bytes();
+    let names = |pid: u32| {
+        ["cmdline", "environ"].iter().any(|file| {
+            let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            bytes.windows(text.len()).any(|window| window == text)
+        })
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| *pid != std::process::id() && runs(*pid) && names(*pid)).collect()
+}

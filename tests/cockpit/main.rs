@@ -1,0 +1,4 @@
+//! The cockpit as an operator has it: the real program in a real pseudo-terminal.
+
+mod demo;
+mod screen;
