@@ -28,6 +28,19 @@ pub fn boot_id() -> io::Result<BootId> {
     Ok(BootId(text.trim().to_owned()))
 }
 
+/// Lets this thread, and those it starts, go before other work of the host, as far as it may: a vote or a
+/// heartbeat that waits behind a compiler's threads costs a leader.
+pub fn hurry() {
+    let _ = rustix::process::setpriority_process(None, -10);
+}
+
+/// Gives up what [`hurry`] gave, for what is started on somebody else's behalf.
+pub fn no_hurry() {
+    if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0) {
+        let _ = rustix::process::setpriority_process(None, 0);
+    }
+}
+
 /// One process as /proc/PID/stat tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessStat {
@@ -198,6 +211,18 @@ mod tests {
         let stat = ProcessStat::parse(text).unwrap();
         assert_eq!((stat.parent, stat.group, stat.session), (1, 42, 43));
         assert_eq!((stat.cpu_ticks, stat.threads, stat.start_time), (110, 3, 987));
+    }
+
+    #[test]
+    fn hurrying_is_given_up_again() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        // A thread of its own: a test must not change the priority of others.
+        let after = std::thread::spawn(move || {
+            hurry();
+            no_hurry();
+            nice()
+        });
+        assert!(after.join().unwrap() >= 0);
     }
 
     #[test]

@@ -91,6 +91,8 @@ fn take_lock(layout: &Layout) -> anyhow::Result<File> {
 fn leave_the_node() {
     // Fails only for a session's leader, which is what it is to become.
     let _ = rustix::process::setsid();
+    // The node's thread that started it may have been in a hurry; services are not.
+    crate::host::no_hurry();
     let _ = rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1));
     let _ = rustix::thread::set_name(c"quorate-guard");
     let _ = fs::write("/proc/self/oom_score_adj", "-900");

@@ -119,7 +119,10 @@ impl RaftNode {
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("raft".to_owned())
-            .spawn(move || run(options, state, net, &ready, ended))
+            .spawn(move || {
+                crate::host::hurry();
+                run(options, state, net, &ready, ended);
+            })
             .context("cannot start the raft thread")?;
         let (handle, inbox) = started.recv().map_err(|_| anyhow!("raft ended while it was starting"))??;
         Ok(Self { handle, inbox, end: Some(end), thread: Some(thread) })
