@@ -31,11 +31,12 @@ pub struct Logs(#[expect(dead_code, reason = "held for its drop alone")] WorkerG
 pub fn to_file(file: &Path, level: &str, form: LogForm) -> anyhow::Result<Logs> {
     let rotating = Rotating::open(file, MAX_BYTES)?;
     let (writer, worker) = NonBlockingBuilder::default().buffered_lines_limit(4_096).finish(rotating);
-    // A bare level is meant for this program; its libraries say little that helps.
+    // A bare level is meant for this program. The raft library calls every late answer an error; what stops
+    // it is in its status, and said by its adapter.
     let own = if level.contains(['=', ',']) {
         level.to_owned()
     } else {
-        format!("warn,openraft=error,quorate={level}")
+        format!("warn,openraft=off,quorate={level}")
     };
     let wanted = std::env::var("QUORATE_LOG").unwrap_or(own);
     let filter = EnvFilter::try_new(&wanted)

@@ -67,7 +67,7 @@ fn answer(inner: &Inner, over: u64, replies: &mut BTreeMap<NodeId, mpsc::Sender<
 pub(super) async fn session(inner: Arc<Inner>, mut from: mpsc::Receiver<Up>, to: mpsc::Sender<Down>) {
     let Some(Up::Hello(hello)) = from.recv().await else { return };
     if let Err(why) = admit(&inner, &hello) {
-        tracing::warn!(node = %hello.node, why, "heartbeat stream refused");
+        tracing::info!(node = %hello.node, why, "heartbeat stream refused");
         drop(to.send(Down::Refused(why)).await);
         return;
     }

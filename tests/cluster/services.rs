@@ -168,3 +168,59 @@ fn a_node_that_leaves_is_drained_and_forgotten() {
     assert_ne!(cluster.place(&row["node"]), at);
     never_twice(&record_of);
 }
+
+/// The counter that the workload keeps in its state folder.
+fn counter(cluster: &Cluster, at: usize) -> u64 {
+    let folder = cluster.data(at).join("instances/solo.0/data");
+    let files: Vec<_> = std::fs::read_dir(&folder).into_iter().flatten().flatten().collect();
+    let texts = files.iter().filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    texts.filter_map(|text| text.trim().parse().ok()).max().unwrap_or(0)
+}
+
+/// Waits for the migration of `solo` to end; its result.
+fn migrated(cluster: &Cluster, at: usize) -> String {
+    await_some("the migration ends", || {
+        let operations = cluster.json(at, &["operations"])?;
+        let items = operations["items"].as_array().cloned().unwrap_or_default();
+        let found =
+            items.iter().find(|one| one["kind"] == "migration").and_then(|one| one["result"].as_str());
+        found.map(str::to_owned).ok_or_else(|| operations.to_string())
+    })
+}
+
+#[test]
+fn a_migration_takes_the_state_along_and_one_whose_target_is_never_healthy_is_rolled_back() {
+    for healthy in [true, false] {
+        let cluster = Cluster::formed(3);
+        let record_of = cluster.dir.path().join("solo.jsonl");
+        let mark = cluster.dir.path().join("sick");
+        let health = format!(
+            "health: {{exec: {{command: [/bin/sh, -c, 'test \"$QUORATE_NODE\" != \"$(cat {})\"']}}, interval: 200ms, \
+             timeout: 2s, failures: 2, start_period: 500ms}}",
+            mark.display()
+        );
+        std::fs::write(&mark, "none").unwrap();
+        let spec = format!("exclusive: true\nstate: {{dir: data}}\n{health}");
+        cluster.deploy(0, &workload("solo", &spec, &record_of));
+        let row = cluster.running(0, "solo", 1).remove(0);
+        let source = cluster.place(&row["node"]);
+        let target = (source + 1) % 3;
+        await_some("it counts", || match counter(&cluster, source) {
+            count if count > 5 => Ok(()),
+            count => Err(count.to_string()),
+        });
+        let before = counter(&cluster, source);
+        let name = cluster.members[target].name.clone();
+        if !healthy {
+            std::fs::write(&mark, &name).unwrap();
+        }
+        cluster.done(source, &["migrate", "solo/0", "--to", &name]);
+        let result = migrated(&cluster, source);
+        let row = cluster.running(source, "solo", 1).remove(0);
+        let home = if healthy { target } else { source };
+        assert_eq!(cluster.place(&row["node"]), home, "{result}: {row}");
+        assert_eq!(result.split(':').next(), Some(if healthy { "done" } else { "rolled back" }), "{result}");
+        assert!(counter(&cluster, home) >= before, "{} counts after {before}", counter(&cluster, home));
+        never_twice(&record_of);
+    }
+}
