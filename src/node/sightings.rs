@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use quorate_core::ids::{NodeId, RaftId, Revision, SlotId};
+use quorate_core::ids::{LeaseEpoch, NodeId, RaftId, Revision, SlotId};
 use quorate_core::observation::{Heard, NodeReport, Observed, RaftObserved};
 use quorate_core::state::{State, Subject, Waiting};
 use quorate_core::units::{BootMs, Millis};
@@ -29,9 +29,10 @@ pub struct Sightings {
     heard: OrdMap<NodeId, Heard>,
     versions: BTreeMap<NodeId, u64>,
     version: u64,
-    /// When each node's present disk was first seen in State.
+    /// When each node was first seen in State with its present disk and lease epoch: no answer could reach it
+    /// while it was lost, so nothing before its rejoin counts against it.
     known: OrdMap<NodeId, BootMs>,
-    disks: BTreeMap<NodeId, RaftId>,
+    disks: BTreeMap<NodeId, (RaftId, LeaseEpoch)>,
     /// Which process speaks for a node, by the leader's ears.
     speakers: BTreeMap<NodeId, u64>,
     /// The leader's waiting report, made here or passed on.
@@ -185,8 +186,9 @@ impl Sightings {
     /// Learns which nodes there are, and forgets those that State does not know any more.
     pub fn know(&mut self, me: &NodeId, state: &State, now: BootMs) {
         for (node, record) in state.nodes.iter() {
-            if self.disks.get(node) != Some(&record.raft_id) {
-                self.disks.insert(node.clone(), record.raft_id);
+            let present = (record.raft_id, record.lease_epoch);
+            if self.disks.get(node) != Some(&present) {
+                self.disks.insert(node.clone(), present);
                 self.known.insert(node.clone(), now);
             }
         }

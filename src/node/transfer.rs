@@ -31,7 +31,9 @@ const MAX_ENTRIES: u64 = 1_000_000;
 /// Streams a slot's state folder, for whoever asked.
 pub(super) fn serve(inner: &Arc<Inner>, ask: AskState) -> mpsc::Receiver<StatePiece> {
     let (send, receive) = mpsc::channel(8);
-    let folder = inner.works.layout.state(&ask.slot, Some(&ask.state_dir));
+    // What was staged here and never started from is the newest: an empty folder must not replace it.
+    let staged = Some(inner.works.layout.staging(ask.operation)).filter(|staged| staged.exists());
+    let folder = staged.or_else(|| inner.works.layout.state(&ask.slot, Some(&ask.state_dir)));
     tokio::task::spawn_blocking(move || {
         let root = folder.unwrap_or_default();
         let safe = inside(&ask.state_dir).is_some();
