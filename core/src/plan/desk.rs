@@ -272,6 +272,13 @@ impl<'a> Desk<'a> {
         ))
     }
 
+    /// Another wanted slot of the same service that nobody holds.
+    pub fn unplaced(&self, slot: &SlotId) -> Option<SlotId> {
+        let wanted = self.service(&slot.service)?.wanted();
+        let all = (0..wanted).map(|ordinal| SlotId { service: slot.service.clone(), ordinal });
+        all.into_iter().find(|other| other != slot && self.claims(other).is_empty())
+    }
+
     /// The migration that has this slot in hand.
     pub fn migration_of(&self, slot: &SlotId) -> Option<(OperationId, &'a MigrationRecord)> {
         let id = self.moving.get(slot)?;

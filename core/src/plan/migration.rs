@@ -44,6 +44,14 @@ impl<'a> Move<'a> {
         self.claims.iter().find(|claim| claim.operation == Some(self.id) && claim.node == *node)
     }
 
+    /// Another node in good standing that runs the slot: one lost earlier that came back with its copy.
+    pub fn elsewhere(&self, desk: &Desk<'_>) -> Option<&'a NodeId> {
+        let stands = |claim: &&Claim| {
+            claim.stop.is_none() && claim.operation != Some(self.id) && !desk.lost(&claim.node)
+        };
+        self.claims.iter().find(stands).map(|claim| &claim.node)
+    }
+
     /// Does it copy state? Settled with the first pass: a spec that changes later changes nothing here.
     pub fn has_state(&self) -> bool {
         if self.record.phase < MigrationPhase::Switchover {
@@ -139,6 +147,15 @@ fn planned(desk: &mut Desk<'_>, it: &Move<'_>) {
     if let Some(why) = obsolete(desk, it) {
         return it.fail(desk, why);
     }
+    if let Err(detail) = desk.may_disturb(it.slot())
+        && let Some(other) = desk.unplaced(it.slot())
+    {
+        // It would take the place that the other one needs, and then wait for it.
+        return match it.record.parent {
+            Some(_) => it.wait(desk, WaitCause::Throttled { detail }),
+            None => it.fail(desk, format!("{other} has no place yet: {detail}")),
+        };
+    }
     choose(desk, it, it.record.wanted_target.as_ref());
 }
 
@@ -186,7 +203,10 @@ fn copying(desk: &mut Desk<'_>, it: &Move<'_>) {
         return copy(desk, it, target, PASS_RUNNING, |desk, why| it.fail(desk, why));
     }
     match desk.may_disturb(it.slot()) {
-        Err(detail) => it.wait(desk, WaitCause::Throttled { detail }),
+        Err(detail) => match desk.unplaced(it.slot()) {
+            Some(other) => it.fail(desk, format!("{other} has no place yet and comes first: {detail}")),
+            None => it.wait(desk, WaitCause::Throttled { detail }),
+        },
         Ok(()) if desk.decide(it.slot()) => {
             desk.disturbed.insert(it.slot().clone());
             it.step(desk, OperationStep::Switchover);
@@ -243,6 +263,9 @@ fn switchover(desk: &mut Desk<'_>, it: &Move<'_>) {
     if it.source_claim().is_some() {
         let because = format!("it moves to {target}");
         return it.wait(desk, WaitCause::Stopping { node: source.clone(), because });
+    }
+    if let Some(other) = it.elsewhere(desk) {
+        return it.fail(desk, format!("{} runs on {other} already", it.slot()));
     }
     if it.operation.cancelling {
         return it.roll_back(desk, "cancelled");

@@ -31,6 +31,9 @@ pub(super) fn drive(desk: &mut Desk<'_>, it: &Move<'_>) {
     {
         return end(desk, it, node, claim);
     }
+    if let Some(other) = it.elsewhere(desk) {
+        return it.fail(desk, format!("{} runs on {other} already", it.slot()));
+    }
     if let Some(refusal) = barred(desk, it) {
         if !matches!(refusal, Refusal::NotAlive(_)) {
             return it.fail(desk, format!("{source} cannot take it back: {refusal}; failover decides"));

@@ -48,6 +48,10 @@ fn explain(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord) {
     for claim in desk.claims(slot) {
         explain_claim(desk, slot, service, claim);
     }
+    // A copy that could be replaced at once and is not yet: what its old claim waits for.
+    if !desk.plan.waiting.contains_key(&Subject::Slot(slot.clone())) {
+        desk.claims(slot).iter().for_each(|claim| blocked(desk, slot, service, claim));
+    }
 }
 
 fn explain_claim(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord, claim: &Claim) {
