@@ -86,7 +86,8 @@ pub struct StopInstance {
     pub because: String,
 }
 
-/// Copies a state folder here.
+/// Copies a state folder here. The other node gives what it staged for this operation, if it never started
+/// from it; else its instance's own folder. So a copy back never brings an empty folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchState {
     /// For which operation.

@@ -164,6 +164,19 @@ pub enum ExitKind {
 }
 
 impl ExitReason {
+    /// Did its own host end it on purpose? Then it did not crash.
+    pub fn by_own_host(&self) -> bool {
+        match self.kind {
+            ExitKind::Stopped | ExitKind::Killed | ExitKind::LeaseExpired => true,
+            ExitKind::Completed
+            | ExitKind::Failed
+            | ExitKind::Signaled
+            | ExitKind::OutOfMemory
+            | ExitKind::Unhealthy
+            | ExitKind::Lost => false,
+        }
+    }
+
     /// Does the policy have the instance started again in place after this end?
     /// An end that its own host brought about says nothing about the workload, so it always does.
     pub fn restarts(&self, when: RestartWhen) -> bool {
@@ -379,7 +392,8 @@ pub struct Observed {
     pub now: BootMs,
     /// The newest report of every node heard.
     pub nodes: OrdMap<NodeId, Heard>,
-    /// When the observer first saw each node in State: a node just admitted was not silent before.
+    /// When the observer first saw each node in State in its current lease epoch: a node just admitted or
+    /// let back in was not silent before.
     pub known_since: OrdMap<NodeId, BootMs>,
     /// Raft as this node sees it.
     pub raft: RaftObserved,

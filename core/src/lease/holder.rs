@@ -15,6 +15,8 @@ const MAX_UNANSWERED: usize = 64;
 pub struct LeaseHolder {
     boot: BootId,
     lease: Option<Lease>,
+    /// A lease that an earlier process of this boot held, with its end: it may run out before any answer.
+    inherited: Option<(LeaseEpoch, BootMs)>,
     /// The newest epoch whose lease ran out here: only a higher one counts.
     left: Option<LeaseEpoch>,
     /// Number and send time of heartbeats without an answer.
@@ -53,8 +55,19 @@ impl LeaseHolder {
     /// directory, `guarded` the lease's end as the guard of this boot holds it: while that is to come, the
     /// node goes on in its epoch; afterwards only a rejoin brings a lease back.
     pub fn new(boot: BootId, stored: Option<LeaseEpoch>, guarded: Option<BootMs>, now: BootMs) -> Self {
-        let left = stored.filter(|_| guarded.is_none_or(|end| end <= now));
-        Self { boot, lease: None, left, sent: VecDeque::new(), next: 1, echo: 0, renewals: 0 }
+        let inherited = stored.map(|epoch| (epoch, guarded.unwrap_or_default()));
+        let mut holder = Self {
+            boot,
+            lease: None,
+            inherited,
+            left: None,
+            sent: VecDeque::new(),
+            next: 1,
+            echo: 0,
+            renewals: 0,
+        };
+        holder.expire(now);
+        holder
     }
 
     /// The lease as it stands; ask [`Lease::live`] before any start.
@@ -64,6 +77,9 @@ impl LeaseHolder {
 
     /// Notes an expiry. To be called before anything else is decided at `now`.
     pub fn expire(&mut self, now: BootMs) {
+        if let Some((epoch, _)) = self.inherited.take_if(|(_, end)| now >= *end) {
+            self.left = self.left.max(Some(epoch));
+        }
         if let Some(lease) = self.lease.as_mut().filter(|lease| now >= lease.valid_until) {
             lease.lost = true;
             self.left = self.left.max(Some(lease.epoch));
@@ -116,6 +132,7 @@ impl LeaseHolder {
             lost: false,
         };
         self.lease = Some(lease);
+        self.inherited = None;
         self.renewals += 1;
         Some(Renewal { number: self.renewals, valid_until: lease.valid_until, epoch: lease.epoch })
     }
@@ -188,6 +205,15 @@ mod tests {
         assert!(!over.wants_rejoin(standing(&boot, 4)));
         let other = BootId("older".to_owned());
         assert!(over.wants_rejoin(standing(&other, 4)));
+    }
+
+    #[test]
+    fn a_lease_that_runs_out_between_a_restart_and_the_first_answer_returns_only_by_a_rejoin() {
+        let boot = boot();
+        let mut holder = LeaseHolder::new(boot.clone(), Some(LeaseEpoch(3)), Some(BootMs(900)), BootMs(800));
+        holder.beat(standing(&boot, 3), BootMs(850));
+        assert_eq!(holder.answered(&answer(1, 3), standing(&boot, 3), BootMs(950)), None);
+        assert!(holder.beat(standing(&boot, 3), BootMs(960)).wants_rejoin);
     }
 
     #[test]

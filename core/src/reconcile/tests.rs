@@ -418,6 +418,8 @@ fn only_a_crashed_critical_instance_restarts_in_place_without_a_lease() {
     let crashed = exit(ExitKind::Signaled);
     assert_eq!(without_lease("priority: critical", crashed.clone()).unwrap().restart, 1);
     assert_eq!(without_lease("priority: high", crashed.clone()), None);
+    let late = exit(ExitKind::LeaseExpired);
+    assert_eq!(without_lease("priority: critical", late), None, "killed before it ever ran");
     let kept = "exclusive: false\non_isolation: keep";
     assert_eq!(without_lease(kept, crashed).unwrap().isolation, Isolation::Keep);
     // What never ran is a start, not a restart.
