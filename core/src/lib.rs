@@ -23,6 +23,7 @@ pub mod observation;
 pub mod plan;
 pub mod reconcile;
 pub mod settings;
+pub mod sim;
 pub mod spec;
 pub mod state;
 pub mod units;

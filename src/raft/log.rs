@@ -346,11 +346,6 @@ impl Shared {
 }
 
 impl LogStore {
-    /// The last position of the log, of what was removed from its front if there is nothing else.
-    pub fn end(&self) -> Option<LogId> {
-        self.shared.memory().last
-    }
-
     fn send(&self, job: Job) -> io::Result<()> {
         self.jobs.send(job).map_err(|_| io::Error::other("the log thread has stopped"))
     }

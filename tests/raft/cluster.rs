@@ -88,7 +88,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// `count` voters, the first of them bootstrapped; of none, nothing yet.
+    /// `count` voters, the first of them bootstrapped.
     pub fn of(count: u64) -> Self {
         Self::with(count, RaftLimits::default())
     }
@@ -99,9 +99,6 @@ impl Cluster {
         let mut cluster = Self { runtime, nodes: BTreeMap::new(), faults: Arc::default(), limits };
         for id in 1..=count {
             cluster.add(id);
-        }
-        if count == 0 {
-            return cluster;
         }
         let first = cluster.nodes[&1].handle();
         cluster.runtime.block_on(first.bootstrap(cluster.nodes[&1].endpoints())).unwrap();

@@ -6,5 +6,4 @@ mod crash;
 mod faults;
 mod membership;
 mod reads;
-mod rescue;
 mod transport;

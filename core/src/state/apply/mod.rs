@@ -5,8 +5,6 @@ mod advance;
 mod claims;
 mod clients;
 mod cluster;
-#[cfg(test)]
-mod golden;
 mod kv;
 pub mod limits;
 mod migration;

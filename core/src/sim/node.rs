@@ -1,0 +1,421 @@
+//! The node process of a simulated host: its replica, its State, its lease, its reconcile loop. Everything it
+//! decides is decided by the same functions as in the real node; only the carrying is simulated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::guard::{self, Call};
+use super::host::{Host, written};
+use super::lead::Leading;
+use super::log::{LogMessage, Payload, Replica};
+use super::world::{Ctx, Happening, Message, Origin};
+use super::{Count, Plant};
+use crate::command::{Actor, Command, Proposal};
+use crate::effect::{Effect, FenceNode, FetchState};
+use crate::ids::{LeaseEpoch, NodeId, Revision, SlotId};
+use crate::lease::{Lease, LeaseHolder, LeaseTerms};
+use crate::observation::{
+    FenceOutcome, FenceReport, GuardReport, NodeReport, NodeUsage, SlotReport, TransferOutcome,
+    TransferReport,
+};
+use crate::reconcile::reconcile;
+use crate::state::{Answer, State};
+use crate::units::{BootMs, Millis, WallMs};
+
+/// Reconciled at least this often, woken or not.
+const RECONCILE_EVERY: Millis = Millis(200);
+/// A copy without an answer by then has failed.
+const FETCH_TIMEOUT: Millis = Millis(2_000);
+/// An applied State is kept for restarts this often.
+const SNAPSHOT_EVERY: u64 = 40;
+
+/// A node process.
+pub(super) struct Node {
+    /// Unique among all processes of the run; also its pid.
+    pub(super) session: u64,
+    pub(super) replica: Replica,
+    pub(super) state: State,
+    pub(super) holder: LeaseHolder,
+    /// What the guard last said; nothing is told before the first time.
+    pub(super) inventory: Option<BTreeMap<SlotId, SlotReport>>,
+    pub(super) transfers: Vec<TransferReport>,
+    pub(super) fencing: Vec<FenceReport>,
+    pub(super) leading: Option<Leading>,
+    /// As leader: to be appended with the next entry.
+    pub(super) pending: Vec<(Proposal, Origin)>,
+    /// As leader: who waits for the answers of an entry, by index, with its term.
+    pub(super) waiting: BTreeMap<u64, (u64, Vec<Origin>)>,
+    /// When each node was first seen in its lease epoch.
+    pub(super) known_since: BTreeMap<NodeId, (LeaseEpoch, BootMs)>,
+    fetch_begun: BTreeMap<(u64, u32), BootMs>,
+    next_beat: BootMs,
+    pub(super) dirty: bool,
+    reconciled: BootMs,
+    facts_asked: BootMs,
+    terms_held: u64,
+}
+
+impl Node {
+    /// A process starts from what lies on the disk.
+    pub(super) fn start(host: &Host, ctx: &mut Ctx) -> Self {
+        let now = host.clock(ctx.now);
+        let state = host.disk.snapshot.clone();
+        let mut replica = Replica::new(host.disk.raft_id, state.cluster.settings.raft, now, &mut ctx.random);
+        replica.commit = state.revision.0;
+        let guarded = host.run.valid_until;
+        let holder = LeaseHolder::new(host.boot_id(), host.disk.lease_epoch, guarded, now);
+        let session = ctx.serial();
+        if !host.processes.is_empty() {
+            ctx.count(Count::Adoptions);
+        }
+        Self {
+            session,
+            replica,
+            state,
+            holder,
+            inventory: None,
+            transfers: Vec::new(),
+            fencing: Vec::new(),
+            leading: None,
+            pending: Vec::new(),
+            waiting: BTreeMap::new(),
+            known_since: BTreeMap::new(),
+            fetch_begun: BTreeMap::new(),
+            next_beat: now,
+            dirty: true,
+            reconciled: now,
+            facts_asked: BootMs(0),
+            terms_held: host.facts.terms,
+        }
+    }
+
+    /// A slice of its life.
+    pub(super) fn tick(&mut self, host: &mut Host, ctx: &mut Ctx) {
+        let now = host.clock(ctx.now);
+        self.replica.tick(&mut host.disk.log, now, &mut ctx.random);
+        let changed = self.take_inventory(host, ctx);
+        self.apply(host, ctx, now);
+        self.expire(now);
+        self.give_up_fetches(now);
+        let due = now >= self.next_beat || changed;
+        if due && self.inventory.is_some() {
+            self.beat(host, ctx, now);
+        }
+        if self.dirty || now.since(self.reconciled) >= RECONCILE_EVERY {
+            self.reconcile(host, ctx, now);
+        }
+        self.tell_facts(host, ctx, now);
+        self.lead(host, ctx, now);
+        self.apply(host, ctx, now);
+        self.flush(host, ctx);
+        if ctx.plant(Plant::ForgetExpiry) && self.holder.lease().is_some_and(|lease| lease.lost) {
+            self.holder = LeaseHolder::new(host.boot_id(), None, None, now);
+        }
+    }
+
+    fn expire(&mut self, now: BootMs) {
+        let live = self.holder.lease().is_some_and(|lease| !lease.lost);
+        self.holder.expire(now);
+        if live && self.holder.lease().is_some_and(|lease| lease.lost) {
+            self.dirty = true;
+        }
+    }
+
+    /// Asks the guard what runs; true if anything changed that others should hear of at once.
+    fn take_inventory(&mut self, host: &Host, ctx: &Ctx) -> bool {
+        if !host.guard_acts() {
+            return false;
+        }
+        let fresh = guard::inventory(host, ctx);
+        let told = |slots: &BTreeMap<SlotId, SlotReport>| -> Vec<_> {
+            let what = |(slot, report): (&SlotId, &SlotReport)| {
+                let instance = report.instance.as_ref().map(|i| (i.phase.clone(), i.health, i.id.token));
+                (slot.clone(), report.highest, instance)
+            };
+            slots.iter().map(what).collect()
+        };
+        let changed = self.inventory.as_ref().is_none_or(|known| told(known) != told(&fresh));
+        self.inventory = Some(fresh);
+        self.dirty |= changed;
+        changed
+    }
+
+    /// Applies everything that is decided.
+    pub(super) fn apply(&mut self, host: &mut Host, ctx: &mut Ctx, now: BootMs) {
+        while self.state.revision.0 < self.replica.commit {
+            let index = self.state.revision.0 + 1;
+            let Some(entry) = host.disk.log.entry(index).cloned() else { return };
+            let proposals: &[Proposal] = match &entry.payload {
+                Payload::Proposals(proposals) => proposals,
+                Payload::Empty | Payload::Members(_) => &[],
+            };
+            let applied = self.state.apply(Revision(index), proposals);
+            ctx.spoil(host.index, &mut self.state);
+            ctx.applied(host.index, &self.state, &entry, &applied.events);
+            self.answer(ctx, index, entry.term, &applied.answers);
+            if let Some(leading) = &mut self.leading {
+                leading.decided(index, proposals, &applied.answers);
+            }
+            if index.is_multiple_of(SNAPSHOT_EVERY) {
+                host.disk.snapshot = self.state.clone();
+            }
+            self.dirty = true;
+        }
+        for (node, record) in self.state.nodes.iter() {
+            if self.known_since.get(node).is_none_or(|(epoch, _)| *epoch != record.lease_epoch) {
+                self.known_since.insert(node.clone(), (record.lease_epoch, now));
+            }
+        }
+    }
+
+    fn answer(&mut self, ctx: &mut Ctx, index: u64, term: u64, answers: &[Answer]) {
+        let Some((proposed, origins)) = self.waiting.remove(&index) else { return };
+        if proposed != term {
+            return;
+        }
+        for (origin, answer) in origins.into_iter().zip(answers) {
+            ctx.reply(origin, answer.clone());
+        }
+    }
+
+    /// The report that goes with a heartbeat, and feeds this node's own reconcile.
+    pub(super) fn report(&self, host: &Host, beat: crate::lease::Beat) -> NodeReport {
+        let acts = host.guard_acts();
+        NodeReport {
+            node: host.name.clone(),
+            boot: host.boot_id(),
+            lease_epoch: beat.lease_epoch,
+            wants_rejoin: beat.wants_rejoin,
+            heartbeat: beat.heartbeat,
+            echo: beat.echo,
+            revision: self.state.revision,
+            pid: u32::try_from(self.session).unwrap_or(u32::MAX),
+            guard: GuardReport { pid: 1, answering: acts, armed: host.armed },
+            usage: NodeUsage::default(),
+            executors: host.facts.executors.clone(),
+            slots: self.inventory.clone().unwrap_or_default(),
+            transfers: self.transfers.clone(),
+            fencing: self.fencing.clone(),
+            links: Vec::new(),
+        }
+    }
+
+    fn beat(&mut self, host: &Host, ctx: &mut Ctx, now: BootMs) {
+        let terms = self.state.cluster.settings.terms;
+        self.next_beat = now + terms.heartbeat;
+        let Some(leader) = self.replica.leader.and_then(|id| ctx.host_of(id)) else { return };
+        let own = self.state.nodes.get(&host.name).map(|record| record.lease_standing());
+        let beat = self.holder.beat(own, now);
+        ctx.beat_sent(host.index, self.session, beat.heartbeat, now);
+        let report = Arc::new(self.report(host, beat));
+        ctx.send(host.index, leader, Message::Beat { session: self.session, report });
+    }
+
+    /// Makes what is committed come true here.
+    fn reconcile(&mut self, host: &mut Host, ctx: &mut Ctx, now: BootMs) {
+        if self.inventory.is_none() {
+            return;
+        }
+        self.dirty = false;
+        self.reconciled = now;
+        let own = self.state.nodes.get(&host.name).map(|record| record.lease_standing());
+        let beat = crate::lease::Beat {
+            heartbeat: 0,
+            echo: 0,
+            lease_epoch: own.map_or_else(Default::default, |own| own.lease_epoch),
+            wants_rejoin: self.holder.wants_rejoin(own),
+        };
+        let report = self.report(host, beat);
+        let lease = self.lease_believed(ctx, host, now);
+        for effect in reconcile(&self.state, &report, lease.as_ref(), now) {
+            self.perform(host, ctx, effect, now);
+        }
+    }
+
+    /// The lease as held; planted bugs make the node believe in a better one.
+    fn lease_believed(&self, ctx: &Ctx, host: &Host, now: BootMs) -> Option<Lease> {
+        let lease = self.holder.lease().copied();
+        if ctx.plant(Plant::StartBeforeRevision) {
+            return lease.map(|lease| Lease { revision: Revision(0), ..lease });
+        }
+        if ctx.plant(Plant::StartWithoutLease) {
+            let record = self.state.nodes.get(&host.name)?;
+            let terms: LeaseTerms = self.state.cluster.settings.terms;
+            let valid_until = now + terms.lease;
+            let (epoch, revision) = (record.lease_epoch, Revision(0));
+            return Some(Lease { epoch, valid_until, revision, terms, lost: false });
+        }
+        lease
+    }
+
+    fn perform(&mut self, host: &mut Host, ctx: &mut Ctx, effect: Effect, now: BootMs) {
+        match effect {
+            Effect::Start(start) => ctx.call(host, Call::Start(start)),
+            Effect::Stop(stop) => ctx.call(host, Call::Stop(stop)),
+            Effect::Renew { .. } => {}
+            Effect::Forget { slot } => ctx.call(host, Call::Forget(slot)),
+            Effect::Fetch(fetch) => self.fetch(host, ctx, &fetch, now),
+            Effect::DropStaging { operation } => {
+                host.disk.staging.remove(&operation);
+                self.transfers.retain(|transfer| transfer.operation != operation);
+                self.dirty = true;
+            }
+            Effect::Fence(fence) => self.fence(host, ctx, &fence),
+        }
+    }
+
+    fn fetch(&mut self, host: &Host, ctx: &mut Ctx, fetch: &FetchState, now: BootMs) {
+        let FetchState { operation, pass, slot, from, .. } = fetch;
+        if ctx.plant(Plant::DropFetches) {
+            return;
+        }
+        self.transfers.push(TransferReport {
+            operation: *operation,
+            pass: *pass,
+            bytes_done: 0,
+            bytes_total: 100,
+            outcome: None,
+        });
+        self.fetch_begun.insert((operation.0, *pass), now);
+        if let Some(from) = ctx.host_named(from) {
+            let ask = Message::FetchAsk { operation: *operation, pass: *pass, slot: slot.clone() };
+            ctx.send(host.index, from, ask);
+        }
+    }
+
+    fn give_up_fetches(&mut self, now: BootMs) {
+        let late = |begun: &BootMs| now.since(*begun) >= FETCH_TIMEOUT;
+        for transfer in self.transfers.iter_mut().filter(|transfer| transfer.outcome.is_none()) {
+            let begun = self.fetch_begun.get(&(transfer.operation.0, transfer.pass));
+            if begun.is_none_or(late) {
+                transfer.outcome = Some(TransferOutcome::Failed("no answer from the source".to_owned()));
+                self.dirty = true;
+            }
+        }
+    }
+
+    fn fence(&mut self, host: &Host, ctx: &mut Ctx, fence: &FenceNode) {
+        let FenceNode { operation, attempt, target, .. } = fence;
+        self.fencing.push(FenceReport { operation: *operation, attempt: *attempt, outcome: None });
+        let Some(target) = ctx.host_named(target) else { return };
+        ctx.count(Count::FenceAttempts);
+        let device = ctx.fence_device(target);
+        // Right before the deed a quorum must still stand behind this leader.
+        let now = host.clock(ctx.now);
+        let quorate = self.replica.quorum_age(now).is_some_and(|age| age < Millis(300));
+        let begins = ctx.random.between(50, device.slow_ms.max(60)) * 1_000;
+        ctx.after(
+            begins,
+            Happening::Fence {
+                by: host.index,
+                session: self.session,
+                target,
+                operation: *operation,
+                attempt: *attempt,
+                quorate,
+            },
+        );
+    }
+
+    /// The fence device came to an end.
+    pub(super) fn fenced(&mut self, operation: crate::ids::OperationId, attempt: u32, outcome: FenceOutcome) {
+        let mut deeds = self.fencing.iter_mut();
+        if let Some(deed) = deeds.find(|deed| deed.operation == operation && deed.attempt == attempt) {
+            deed.outcome = Some(outcome);
+            self.next_beat = BootMs(0);
+        }
+    }
+
+    /// Says anew what State has wrong of this node.
+    fn tell_facts(&mut self, host: &mut Host, ctx: &mut Ctx, now: BootMs) {
+        host.facts.terms = self.terms_held;
+        let differs = self.state.nodes.get(&host.name).is_some_and(|record| record.facts != host.facts);
+        if !differs || now.since(self.facts_asked) < Millis(700) {
+            return;
+        }
+        self.facts_asked = now;
+        let proposal = Proposal {
+            request: None,
+            actor: Actor::Node(host.name.clone()),
+            at: WallMs(ctx.now / 1_000),
+            expected: None,
+            command: Command::UpdateNode(host.facts.clone()),
+        };
+        if let Some(leader) = self.replica.leader.and_then(|id| ctx.host_of(id)) {
+            ctx.send(
+                host.index,
+                leader,
+                Message::Ask { proposal: Box::new(proposal), origin: Origin::Nobody, hops: 1 },
+            );
+        }
+    }
+
+    /// A message for this process.
+    pub(super) fn receive(&mut self, host: &mut Host, ctx: &mut Ctx, from: usize, message: Message) {
+        let now = host.clock(ctx.now);
+        match message {
+            Message::Log { from, message } => {
+                let log = &mut host.disk.log;
+                self.replica.receive(log, from, message, now, &mut ctx.random);
+                self.apply(host, ctx, now);
+                self.flush(host, ctx);
+            }
+            Message::Beat { session, report } => self.heard(host, ctx, from, session, &report, now),
+            Message::Answer { session, answer } => {
+                if session != self.session {
+                    return;
+                }
+                let own = self.state.nodes.get(&host.name).map(|record| record.lease_standing());
+                let taken = self.holder.answered(&answer, own, now);
+                if let Some(renewal) = taken {
+                    host.disk.lease_epoch = Some(renewal.epoch);
+                    self.terms_held = answer.terms.number;
+                    let (number, valid_until) = (renewal.number, renewal.valid_until);
+                    ctx.call(host, Call::Renew { session, number, valid_until });
+                    self.dirty = true;
+                }
+            }
+            Message::Ask { proposal, origin, hops } => self.asked(host, ctx, proposal, origin, hops),
+            Message::FetchAsk { operation, pass, slot } => {
+                let running = host.processes.iter().find(|process| process.slot == slot);
+                let stored = host.disk.folders.get(&slot).copied();
+                // What was staged here and never started from is still the newest.
+                let staged = host.disk.staging.get(&operation).copied();
+                let own = running.map(|process| written(process, ctx.now)).or(staged).or(stored);
+                let content = own.unwrap_or(0);
+                ctx.fetched(host.index, from, operation);
+                ctx.send(host.index, from, Message::FetchGive { operation, pass, content });
+            }
+            Message::FetchGive { operation, pass, content } => {
+                let mut transfers = self.transfers.iter_mut();
+                let ours = transfers.find(|t| t.operation == operation && t.pass == pass);
+                let Some(transfer) = ours.filter(|transfer| transfer.outcome.is_none()) else { return };
+                transfer.bytes_done = 100;
+                transfer.outcome = Some(TransferOutcome::Complete { digest: format!("{content:x}") });
+                if !ctx.plant(Plant::KeepOldCopy) || pass == 1 {
+                    host.disk.staging.insert(operation, content);
+                }
+                self.next_beat = BootMs(0);
+            }
+        }
+    }
+
+    fn asked(&mut self, host: &Host, ctx: &mut Ctx, proposal: Box<Proposal>, origin: Origin, hops: u32) {
+        if self.replica.leads() {
+            self.pending.push((*proposal, origin));
+        } else if hops < 2
+            && let Some(leader) = self.replica.leader.and_then(|id| ctx.host_of(id))
+        {
+            ctx.send(host.index, leader, Message::Ask { proposal, origin, hops: hops + 1 });
+        }
+    }
+
+    pub(super) fn flush(&mut self, host: &Host, ctx: &mut Ctx) {
+        for (to, message) in std::mem::take(&mut self.replica.outbox) {
+            if let Some(to) = ctx.host_of(to) {
+                let message: LogMessage = message;
+                ctx.send(host.index, to, Message::Log { from: self.replica.me, message });
+            }
+        }
+    }
+}

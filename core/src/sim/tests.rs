@@ -1,0 +1,107 @@
+//! The simulator itself: equal seeds give equal runs, and every planted bug is found by its checker.
+
+use super::{Options, Outcome, Plant, run};
+
+fn quick() -> Options {
+    Options { faults_ms: 8_000, faults: 5, ..Options::default() }
+}
+
+#[test]
+fn a_seed_run_twice_gives_identical_bytes() {
+    let options = Options { keep_transcript: true, ..quick() };
+    for seed in [3, 4] {
+        let (first, second) = (run(seed, &options), run(seed, &options));
+        assert!(first.transcript.len() > 100, "only {} lines", first.transcript.len());
+        assert_eq!(first.transcript, second.transcript);
+        assert_eq!(first, second);
+    }
+    assert_ne!(run(3, &options).transcript_hash, run(4, &options).transcript_hash);
+}
+
+/// The first violation that a planted bug causes, within so many seeds.
+fn found(plant: Plant, seeds: u64) -> Option<Outcome> {
+    let options = Options { plant: Some(plant), ..Options::default() };
+    (0..seeds).map(|seed| run(seed, &options)).find(|outcome| !outcome.violations.is_empty())
+}
+
+fn finds(plant: Plant, seeds: u64, invariants: &[&str]) {
+    let outcome = found(plant, seeds).unwrap_or_else(|| panic!("{plant:?} was not found in {seeds} seeds"));
+    let violation = &outcome.violations[0];
+    assert!(
+        invariants.contains(&violation.invariant.as_str()),
+        "{plant:?} was found as {}: {}",
+        violation.invariant,
+        violation.detail
+    );
+    assert_eq!(violation.seed, outcome.seed);
+    assert!(!violation.last.is_empty());
+}
+
+#[test]
+fn a_plan_that_says_nothing_is_found() {
+    finds(Plant::SilentPlan, 3, &["everything_that_does_not_run_says_why"]);
+}
+
+#[test]
+fn a_replica_that_applies_something_of_its_own_is_found() {
+    finds(Plant::UnequalApply, 5, &["equal_revision_means_equal_state_hash"]);
+}
+
+#[test]
+fn a_claim_forgotten_without_evidence_is_found() {
+    finds(
+        Plant::ForgetClaimsOfLost,
+        5,
+        &["no_claim_ends_while_its_instance_runs", "no_exclusive_slot_runs_twice"],
+    );
+}
+
+#[test]
+fn silence_that_is_not_waited_for_is_found() {
+    finds(Plant::ImpatientSilence, 15, &["no_claim_ends_while_its_instance_runs"]);
+}
+
+#[test]
+fn a_fence_that_only_says_off_is_found() {
+    finds(Plant::FenceByWord, 30, &["no_claim_ends_while_its_instance_runs"]);
+}
+
+#[test]
+fn heartbeats_answered_without_a_quorum_are_found() {
+    finds(Plant::AnswerWithoutQuorum, 60, &["no_claim_ends_while_its_instance_runs"]);
+}
+
+#[test]
+fn deadlines_that_nobody_enforces_are_found() {
+    finds(Plant::ForgetDeadlines, 5, &["what_lost_its_lease_is_dead_by_its_deadline"]);
+}
+
+#[test]
+fn a_start_without_a_lease_is_found() {
+    finds(Plant::StartWithoutLease, 5, &["nothing_starts_without_a_live_lease"]);
+}
+
+#[test]
+fn a_lease_that_returns_without_a_rejoin_is_found() {
+    finds(Plant::ForgetExpiry, 10, &["nothing_starts_without_a_live_lease"]);
+}
+
+#[test]
+fn an_answer_before_the_commit_is_found() {
+    finds(Plant::AnswerBeforeCommit, 10, &["acknowledged_commands_are_never_lost"]);
+}
+
+#[test]
+fn a_migration_that_leaves_state_behind_is_found() {
+    finds(Plant::KeepOldCopy, 30, &["a_migration_loses_no_state"]);
+}
+
+#[test]
+fn an_operation_that_never_ends_is_found() {
+    finds(Plant::DropFetches, 60, &["after_the_heal_all_placeable_work_runs"]);
+}
+
+#[test]
+fn nodes_that_are_promised_more_than_they_have_are_found() {
+    finds(Plant::OversizedNodes, 5, &["capacity_is_never_exceeded"]);
+}
