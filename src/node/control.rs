@@ -2,6 +2,7 @@
 //! is proposed, every node reconciles what is its own, and the view follows. Only wiring; every decision
 //! is core's.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,12 +16,13 @@ use quorate_core::plan::{self, TtlClock};
 use quorate_core::reconcile::reconcile;
 use quorate_core::state::{MembershipStep, State};
 use quorate_core::units::{BootMs, Millis};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::inner::{Inner, hold};
 use super::{announce, effects, propose, roads, show};
 use crate::host;
-use crate::raft::RaftRole;
+use crate::raft::{RaftRole, RaftStatus};
 
 /// Two passes are at least this far apart, so that a burst of entries costs few passes.
 const GAP: Duration = Duration::from_millis(10);
@@ -38,6 +40,11 @@ struct Loop {
     expiring: Arc<AtomicBool>,
     /// The last pass: a long gap before the next means that this process did not run.
     last_pass: Option<BootMs>,
+    /// What the last pass decided on.
+    seen: [u64; 5],
+    standing: RaftStanding,
+    /// Keys with a time are looked through at most so often.
+    expired: Option<Instant>,
     show: show::Show,
     announce: announce::Announce,
     roads: roads::Roads,
@@ -54,6 +61,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
         changing: Arc::default(),
         expiring: Arc::default(),
         last_pass: None,
+        seen: [0; 5],
+        standing: RaftStanding::default(),
+        expired: None,
         show: show::Show::new(inner.clone()),
         announce: announce::Announce::new(inner.clone()),
         roads: roads::Roads::new(inner.clone()),
@@ -65,8 +75,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
         // A gap first: what changes meanwhile is seen by the next pass.
         sleep_until(began + GAP).await;
         tokio::select! {
-            changed = states.changed() => if changed.is_err() { return },
-            changed = status.changed() => if changed.is_err() { return },
+            changed = other_than_keys(&mut states, this.seen) => if !changed { return },
+            changed = other_than_positions(&mut status, &this.standing) => if !changed { return },
             () = inner.wake.notified() => {}
             () = any_change(&mut changes) => inner.hurry.notify_one(),
             () = sleep_until(began + this.patience()) => {}
@@ -75,7 +85,31 @@ pub(super) async fn run(inner: Arc<Inner>) {
     }
 }
 
-async fn any_change(changes: &mut [tokio::sync::watch::Receiver<u64>]) {
+/// What of State decisions rest on, as a number: all but keys, answers and events.
+fn essence(state: &State) -> [u64; 5] {
+    let settings = state.cluster.settings_changed.0;
+    [state.nodes.hash(), state.services.hash(), state.slots.hash(), state.operations.hash(), settings]
+}
+
+/// Waits until more changed than keys: a busy key-value store costs no passes. False when State ended.
+async fn other_than_keys(states: &mut watch::Receiver<Arc<State>>, seen: [u64; 5]) -> bool {
+    states.wait_for(|state| essence(state) != seen).await.is_ok()
+}
+
+/// What of Raft decisions rest on at once; positions move with every entry and wait for the next pass.
+type RaftStanding = (RaftRole, u64, Option<u64>, bool, BTreeSet<u64>, BTreeSet<u64>);
+
+fn raft_standing(status: &RaftStatus) -> RaftStanding {
+    let RaftStatus { role, term, leader, changing, voters, learners, .. } = status;
+    (*role, *term, *leader, *changing, voters.clone(), learners.clone())
+}
+
+/// Waits until more changed than positions in the log. False when Raft ended.
+async fn other_than_positions(status: &mut watch::Receiver<RaftStatus>, seen: &RaftStanding) -> bool {
+    status.wait_for(|status| raft_standing(status) != *seen).await.is_ok()
+}
+
+async fn any_change(changes: &mut [watch::Receiver<u64>]) {
     let all: Vec<_> = changes.iter_mut().map(|change| Box::pin(change.changed())).collect();
     if all.is_empty() {
         return std::future::pending().await;
@@ -99,6 +133,8 @@ impl Loop {
     fn pass(&mut self) {
         let inner = self.inner.clone();
         let (now, state) = (inner.now(), inner.state());
+        self.seen = essence(&state);
+        self.standing = raft_standing(&inner.status.borrow());
         hold(&inner.holder).expire(now);
         self.lead(now, state.cluster.settings.terms.lease);
         let own = inner.report(&state);
@@ -138,7 +174,7 @@ impl Loop {
     }
 
     fn plan(&mut self, state: &State, observed: &Observed, verdicts: &Verdicts, now: BootMs) {
-        let inner = &self.inner;
+        let inner = self.inner.clone();
         let plan = plan::plan(state, observed, verdicts);
         hold(&inner.sightings).set_waiting(plan.waiting.clone(), now);
         // Until the first entry of its own term is applied, a leader's State may lack what is committed.
@@ -149,16 +185,24 @@ impl Loop {
         if !plan.commands.is_empty() && !self.planning.swap(true, Ordering::Relaxed) {
             self.propose(plan.commands.clone(), self.planning.clone());
         }
-        if !self.expiring.load(Ordering::Relaxed)
-            && let Some(command) = plan::kv_expiry(state, &mut self.ttl, now)
-        {
-            self.expiring.store(true, Ordering::Relaxed);
-            self.propose(vec![command], self.expiring.clone());
-        }
+        self.expire(state, now);
         if let Some(step) = plan.membership.clone()
             && !self.changing.swap(true, Ordering::Relaxed)
         {
             self.change(step, state);
+        }
+    }
+
+    /// Removes keys whose time ran out; looking through them all takes time where there are many.
+    fn expire(&mut self, state: &State, now: BootMs) {
+        let recent = self.expired.is_some_and(|last| last.elapsed() < AT_LEAST);
+        if recent || self.expiring.load(Ordering::Relaxed) {
+            return;
+        }
+        self.expired = Some(Instant::now());
+        if let Some(command) = plan::kv_expiry(state, &mut self.ttl, now) {
+            self.expiring.store(true, Ordering::Relaxed);
+            self.propose(vec![command], self.expiring.clone());
         }
     }
 
