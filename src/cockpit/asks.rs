@@ -123,9 +123,9 @@ async fn submit(attached: &Attached, command: &Command, options: WriteOptions) -
                 let revision = answer.revision;
                 let operation = answer.operation;
                 return Ok(match (answer.changed, operation) {
-                    (false, _) => format!("it was so already (revision {revision})"),
-                    (true, 0) => format!("accepted at revision {revision}"),
-                    (true, _) => format!("accepted at revision {revision} as operation {operation}"),
+                    (false, _) => format!("it was so already, revision {revision}"),
+                    (true, 0) => format!("revision {revision}"),
+                    (true, _) => format!("operation {operation}, revision {revision}"),
                 });
             }
             Ok(Err(status)) => last = ApiError::from_status(&status),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
-/// A terminal of 80 columns and 24 rows.
+/// A terminal with a program in it.
 pub struct Screen {
     drawn: Arc<Mutex<vt100::Parser>>,
     keys: Box<dyn Write + Send>,
@@ -18,10 +18,24 @@ pub struct Screen {
 impl Screen {
     /// Starts the program with these arguments; `home` keeps everything it writes by default.
     pub fn of(arguments: &[&str], home: &Path) -> Self {
-        let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
-        let pair = native_pty_system().openpty(size).unwrap();
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_quorate"));
         command.args(arguments);
+        Self::with(command, home, (80, 24))
+    }
+
+    /// A shell that knows the program, in a larger terminal.
+    pub fn shell(home: &Path) -> Self {
+        let mut command = CommandBuilder::new("/bin/sh");
+        let folder = Path::new(env!("CARGO_BIN_EXE_quorate")).parent().unwrap();
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+        command.env("PATH", path);
+        command.env("PS1", "$");
+        Self::with(command, home, (120, 36))
+    }
+
+    fn with(mut command: CommandBuilder, home: &Path, (cols, rows): (u16, u16)) -> Self {
+        let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).unwrap();
         for name in ["QUORATE_ENDPOINT", "QUORATE_DATA_DIR", "QUORATE_SECRET_FILE", "NO_COLOR"] {
             command.env_remove(name);
         }
@@ -30,9 +44,11 @@ impl Screen {
         command.env("HOME", home);
         command.env("XDG_STATE_HOME", home.join("state"));
         command.cwd(home);
+        // What a shell of the test's own surroundings would read.
+        command.env_remove("ENV");
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
-        let drawn = Arc::new(Mutex::new(vt100::Parser::new(24, 80, 0)));
+        let drawn = Arc::new(Mutex::new(vt100::Parser::new(rows, cols, 0)));
         let mut output = pair.master.try_clone_reader().unwrap();
         let parser = drawn.clone();
         std::thread::spawn(move || {
