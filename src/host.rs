@@ -4,10 +4,12 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::OnceLock;
 
 use quorate_core::ids::BootId;
 use quorate_core::units::{BootMs, WallMs};
 use rand::RngExt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Now on the boot-time clock, which counts suspend.
@@ -39,6 +41,37 @@ pub fn no_hurry() {
     if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0) {
         let _ = rustix::process::setpriority_process(None, 0);
     }
+}
+
+/// The variable by which a child learns how many descriptors this process had before [`more_descriptors`].
+pub const DESCRIPTORS: &str = "QUORATE_DESCRIPTORS";
+/// No process needs more.
+const MOST_DESCRIPTORS: u64 = 65_536;
+static BEFORE: OnceLock<u64> = OnceLock::new();
+
+/// Lets this process have as many open descriptors as it may, and says how many that is: each connection
+/// takes one, and the usual limit is meant for smaller programs.
+pub fn more_descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    BEFORE.get_or_init(|| soft);
+    let wanted = hard.min(MOST_DESCRIPTORS).max(soft);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+    usize::try_from(if raised.is_ok() { wanted } else { soft }).unwrap_or(usize::MAX)
+}
+
+/// What [`DESCRIPTORS`] should say to a child, if this process took more.
+pub fn descriptors_before() -> Option<String> {
+    BEFORE.get().map(ToString::to_string)
+}
+
+/// Gives up what a parent's [`more_descriptors`] took: services get the limit that the node was started with.
+pub fn usual_descriptors() {
+    let before = std::env::var(DESCRIPTORS).ok().and_then(|text| text.parse().ok());
+    let Some(before) = before.filter(|before| *before > 0) else { return };
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.current.map_or(before, |now| now.min(before));
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
 }
 
 /// One process as /proc/PID/stat tells it.

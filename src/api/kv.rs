@@ -18,6 +18,7 @@ use super::proto::{
     DeleteRequest, DeleteResponse, KeyValue, KvEvent, PutRequest, PutResponse, RangeRequest, RangeResponse,
     WatchRequest, WatchResponse,
 };
+use super::streams::Streams;
 use super::{read, write};
 use crate::ports::NodePort;
 
@@ -29,7 +30,7 @@ const MAX_LIMIT: usize = 10_000;
 const MAX_RANGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Serves the key-value store.
-pub(super) struct KeyValues(pub(super) Arc<dyn NodePort>);
+pub(super) struct KeyValues(pub(super) Arc<dyn NodePort>, pub(super) Streams);
 
 fn key_value(key: &[u8], record: &KvRecord) -> KeyValue {
     KeyValue {
@@ -143,6 +144,6 @@ impl Kv for KeyValues {
             };
             futures::future::ready(message)
         });
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(Box::pin(self.1.open(stream)?)))
     }
 }

@@ -9,6 +9,7 @@ mod kv;
 mod nodes;
 mod read;
 mod services;
+mod streams;
 mod views;
 mod write;
 
@@ -18,6 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
 
 use self::error::{ApiError, ErrorCode};
+use self::streams::Streams;
 use crate::ports::NodePort;
 
 /// The largest message a caller may send: a spec is at most 1 MiB, a key-value pair likewise.
@@ -39,15 +41,26 @@ pub fn routes(
             InterceptedService::new($server.max_decoding_message_size(MAX_REQUEST_BYTES), check.clone())
         };
     }
+    let streams = Streams::default();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .build_v1()?;
     Ok(Routes::new(guarded!(NodeServiceServer::new(nodes::Nodes(port.clone()))))
-        .add_service(guarded!(ServiceServiceServer::new(services::Services(port.clone()))))
+        .add_service(guarded!(ServiceServiceServer::new(services::Services(port.clone(), streams.clone()))))
         .add_service(guarded!(ClusterServiceServer::new(cluster::Cluster(port.clone()))))
-        .add_service(guarded!(ViewServiceServer::new(views::Views(port.clone()))))
-        .add_service(guarded!(KvServer::new(kv::KeyValues(port))))
+        .add_service(guarded!(ViewServiceServer::new(views::Views(port.clone(), streams.clone()))))
+        .add_service(guarded!(KvServer::new(kv::KeyValues(port, streams))))
         .add_service(InterceptedService::new(reflection, check)))
+}
+
+/// The names of the services, as a health check may ask for each.
+pub fn services() -> Vec<&'static str> {
+    use proto::cluster_service_server::SERVICE_NAME as CLUSTER;
+    use proto::kv_server::SERVICE_NAME as KV;
+    use proto::node_service_server::SERVICE_NAME as NODES;
+    use proto::service_service_server::SERVICE_NAME as SERVICES;
+    use proto::view_service_server::SERVICE_NAME as VIEWS;
+    vec![NODES, SERVICES, CLUSTER, VIEWS, KV]
 }
 
 /// What was asked for is not there.

@@ -19,11 +19,12 @@ use super::proto::{
     MigrateServiceRequest, PlanResponse, ScaleServiceRequest, Service, ServiceRequest, WhyRequest,
     WhyResponse, WriteResponse,
 };
+use super::streams::Streams;
 use super::{not_found, read, write};
 use crate::ports::NodePort;
 
 /// Serves services from a running node.
-pub(super) struct Services(pub(super) Arc<dyn NodePort>);
+pub(super) struct Services(pub(super) Arc<dyn NodePort>, pub(super) Streams);
 
 fn name(text: &str) -> Result<ServiceName, ApiError> {
     Ok(text.parse::<ServiceName>()?)
@@ -258,6 +259,6 @@ impl ServiceService for Services {
             Ok(chunk) => Ok(LogsResponse { slot: slot.to_string(), node: node.to_string(), chunk }),
             Err(error) => Err(ApiError::from(error).into()),
         });
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(Box::pin(self.1.open(stream)?)))
     }
 }

@@ -10,13 +10,14 @@ use tonic::{Request, Response, Status};
 use super::proto::view_service_server::ViewService;
 use super::proto::{GetViewRequest, View, ViewChange, ViewItem, WatchViewRequest};
 use super::read;
+use super::streams::Streams;
 use crate::ports::NodePort;
 
 /// A message carries about this much, so that a large view never exceeds a client's limit.
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Serves the view of a running node.
-pub(super) struct Views(pub(super) Arc<dyn NodePort>);
+pub(super) struct Views(pub(super) Arc<dyn NodePort>, pub(super) Streams);
 
 #[tonic::async_trait]
 impl ViewService for Views {
@@ -45,7 +46,8 @@ impl ViewService for Views {
                 return Some((futures::stream::iter(messages.into_iter().map(Ok)), (views, Some(new))));
             }
         });
-        Ok(Response::new(Box::pin(futures::StreamExt::flatten(stream))))
+        let stream = self.1.open(futures::StreamExt::flatten(stream))?;
+        Ok(Response::new(Box::pin(stream)))
     }
 }
 

@@ -272,6 +272,9 @@ impl Line {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(before) = crate::host::descriptors_before() {
+            command.env(crate::host::DESCRIPTORS, before);
+        }
         if let Some(hold) = &self.options.hold {
             command.args(["--hold", "0"]).stdin(Stdio::from(hold.try_clone()?));
         }

@@ -3,15 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_core::ids::NodeId;
 use quorate_core::lease::Asked;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::inner::{Inner, hold};
 use super::sightings::Told;
 use super::wire::{Down, Hello, Up};
 use crate::raft::ReadError;
+
+/// Who opens a stream says who it is by then.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 /// A heartbeat that waits for its answer.
 pub(super) struct Ask {
@@ -65,7 +70,7 @@ fn answer(inner: &Inner, over: u64, replies: &mut BTreeMap<NodeId, mpsc::Sender<
 
 /// One node's stream on the leader, until either end leaves.
 pub(super) async fn session(inner: Arc<Inner>, mut from: mpsc::Receiver<Up>, to: mpsc::Sender<Down>) {
-    let Some(Up::Hello(hello)) = from.recv().await else { return };
+    let Ok(Some(Up::Hello(hello))) = timeout(HELLO_WITHIN, from.recv()).await else { return };
     if let Err(why) = admit(&inner, &hello) {
         tracing::info!(node = %hello.node, why, "heartbeat stream refused");
         drop(to.send(Down::Refused(why)).await);

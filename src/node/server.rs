@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use quorate_core::command::{Actor, Command, NodeAdmission, Proposal};
 use quorate_core::ids::{ClusterId, RaftId};
 use quorate_core::state::Reply;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,8 +26,12 @@ use crate::ports::SubmitError;
 
 /// How long admitting a node may take.
 const REGISTER_WITHIN: Duration = Duration::from_secs(5);
-/// Proposals in one call; more are refused before they are looked at.
-const MAX_FORWARDED: usize = 4_096;
+
+/// The largest report of a node.
+const MAX_REPORT: usize = 4 * 1024 * 1024;
+/// Output streams to other nodes at once.
+const MOST_OUTPUTS: usize = 256;
+static OUTPUTS: Semaphore = Semaphore::const_new(MOST_OUTPUTS);
 
 /// Serves the small and urgent calls.
 pub(super) struct ClusterServer(pub(super) Arc<Inner>);
@@ -48,6 +52,9 @@ impl Cluster for ClusterServer {
         tokio::spawn(answer::session(self.0.clone(), from, to));
         tokio::spawn(async move {
             while let Some(Ok(packet)) = packets.next().await {
+                if packet.body.len() > MAX_REPORT {
+                    return;
+                }
                 let Ok(word) = decode::<Up>(&packet.body) else { return };
                 if up.send(word).await.is_err() {
                     return;
@@ -64,9 +71,6 @@ impl Cluster for ClusterServer {
 
     async fn forward(&self, request: Request<Packet>) -> Result<Response<Packet>, Status> {
         let Forward { proposals, within } = unpack(request.get_ref())?;
-        if proposals.len() > MAX_FORWARDED {
-            return Err(Status::invalid_argument(format!("at most {MAX_FORWARDED} proposals in one call")));
-        }
         let within = Duration::from_millis(within.0.min(60_000));
         let propose = |proposal: Vec<u8>| {
             let (inner, proposal) = (self.0.clone(), Bytes::from(proposal));
@@ -143,13 +147,20 @@ impl Bulk for BulkServer {
 
     async fn state_folder(&self, request: Request<Packet>) -> Result<Response<Packets>, Status> {
         let ask: AskState = unpack(request.get_ref())?;
-        let pieces = transfer::serve(&self.0, ask);
+        let pieces = transfer::serve(&self.0, ask)
+            .ok_or_else(|| Status::resource_exhausted("too many state folders are being copied from here"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(pieces).map(|piece| Ok(pack(&piece))))))
     }
 
     async fn output(&self, request: Request<Packet>) -> Result<Response<Packets>, Status> {
         let ask: AskOutput = unpack(request.get_ref())?;
-        let pieces = super::output::follow_here(self.0.clone(), ask);
-        Ok(Response::new(Box::pin(ReceiverStream::new(pieces).map(|piece| Ok(pack(&piece))))))
+        let place = OUTPUTS.try_acquire().map_err(|_| {
+            Status::resource_exhausted(format!("{MOST_OUTPUTS} outputs are already read from here"))
+        })?;
+        let pieces = ReceiverStream::new(super::output::follow_here(self.0.clone(), ask));
+        Ok(Response::new(Box::pin(pieces.map(move |piece| {
+            let _held = &place;
+            Ok(pack(&piece))
+        }))))
     }
 }

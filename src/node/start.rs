@@ -35,10 +35,14 @@ use crate::layout::Layout;
 use crate::ports::{Executor, NodePort};
 use crate::probes::HostProbe;
 use crate::raft::{RaftLimits, RaftNode, RaftOptions, RaftTiming};
-use crate::transport::{self, Dialer, Secret, SecretLayer};
+use crate::transport::{self, Dialer, GuestLimits, Secret, SecretLayer, Serving};
 
 /// How long the guard may take to come up before the node gives up.
 const GUARD_WITHIN: Duration = Duration::from_secs(10);
+/// A call of the API is answered by then, or it never came whole. Writes take less.
+const API_WITHIN: Duration = Duration::from_secs(60);
+/// A call between nodes too: a snapshot may be large and its way slow.
+const NODES_WITHIN: Duration = Duration::from_secs(600);
 /// Paths that need no secret.
 const OPEN: [&str; 1] = ["/grpc.health.v1.Health/"];
 
@@ -64,7 +68,7 @@ impl Node {
     pub fn start(options: NodeOptions) -> anyhow::Result<Self> {
         let work = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
-            .max_blocking_threads(8)
+            .max_blocking_threads(32)
             .thread_name("work")
             .enable_all()
             .build()
@@ -266,6 +270,7 @@ fn serve(
     key: Secret,
     doors: Doors,
 ) -> anyhow::Result<()> {
+    let guests = GuestLimits::of_descriptors(host::more_descriptors());
     let ended = |inner: &Arc<Inner>| {
         let mut stopping = inner.stopping.subscribe();
         async move {
@@ -277,15 +282,19 @@ fn serve(
         .max_decoding_message_size(MAX_BYTES)
         .max_encoding_message_size(MAX_BYTES);
     let nodes = Routes::new(transport::peer_service(raft.inbox())).add_service(cluster);
-    let served = transport::serve(doors.bind, nodes, SecretLayer::new(key.clone()), ended(inner));
+    let serving = Serving { guests, answer_within: NODES_WITHIN };
+    let served = transport::serve(doors.bind, nodes, SecretLayer::new(key.clone()), serving, ended(inner));
     control.spawn(told("node-to-node", served));
     let bulk = BulkService::new(BulkServer(inner.clone())).max_encoding_message_size(MAX_BYTES);
     // Whoever may not call at all was turned away by the layer before the routes.
     let port: Arc<dyn NodePort> = Arc::new(Port(inner.clone()));
-    let api = crate::api::routes(port, Ok)?.add_service(bulk);
-    let served = transport::serve(doors.grpc, api, SecretLayer::new(key).open(&OPEN), ended(inner));
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let api = crate::api::routes(port, Ok)?.add_service(bulk).add_service(health_service);
+    let serving = Serving { guests, answer_within: API_WITHIN };
+    let served = transport::serve(doors.grpc, api, SecretLayer::new(key).open(&OPEN), serving, ended(inner));
     work.spawn(told("API", served));
-    work.spawn(told("HTTP", health::serve(doors.http, inner.clone(), ended(inner))));
+    work.spawn(told("HTTP", health::serve(doors.http, inner.clone(), guests, ended(inner))));
+    work.spawn(health::report(inner.clone(), reporter, crate::api::services()));
     Ok(())
 }
 

@@ -14,7 +14,8 @@ use quorate_core::effect::FetchState;
 use quorate_core::ids::OperationId;
 use quorate_core::observation::{TransferOutcome, TransferReport};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::inner::{Inner, hold};
@@ -28,13 +29,19 @@ const STALL: Duration = Duration::from_secs(15);
 /// More entries than this are not a state folder.
 const MAX_ENTRIES: u64 = 1_000_000;
 
-/// Streams a slot's state folder, for whoever asked.
-pub(super) fn serve(inner: &Arc<Inner>, ask: AskState) -> mpsc::Receiver<StatePiece> {
+/// State folders that this node streams at once, each on a thread of its own.
+const MOST: usize = 16;
+static PLACES: Semaphore = Semaphore::const_new(MOST);
+
+/// Streams a slot's state folder, for whoever asked; nothing if too many others did.
+pub(super) fn serve(inner: &Arc<Inner>, ask: AskState) -> Option<mpsc::Receiver<StatePiece>> {
+    let place = PLACES.try_acquire().ok()?;
     let (send, receive) = mpsc::channel(8);
     // What was staged here and never started from is the newest: an empty folder must not replace it.
     let staged = Some(inner.works.layout.staging(ask.operation)).filter(|staged| staged.exists());
     let folder = staged.or_else(|| inner.works.layout.state(&ask.slot, Some(&ask.state_dir)));
     tokio::task::spawn_blocking(move || {
+        let _held = place;
         let root = folder.unwrap_or_default();
         let safe = inside(&ask.state_dir).is_some();
         let outcome = if safe { send_folder(&root, &send) } else { Err(anyhow::anyhow!("no such folder")) };
@@ -42,7 +49,7 @@ pub(super) fn serve(inner: &Arc<Inner>, ask: AskState) -> mpsc::Receiver<StatePi
             tracing::warn!(operation = ask.operation.0, slot = %ask.slot, "state copy broken off: {error:#}");
         }
     });
-    receive
+    Some(receive)
 }
 
 struct Found {
@@ -62,7 +69,12 @@ fn send_folder(root: &Path, to: &mpsc::Sender<StatePiece>) -> anyhow::Result<()>
     found.sort_by(|a, b| a.path.cmp(&b.path));
     let bytes = found.iter().map(|entry| entry.bytes).sum();
     let mut digest = Sha256::new();
-    let send = |piece: StatePiece| to.blocking_send(piece).context("the other node left");
+    let runtime = Handle::current();
+    // One that takes in nothing must not keep this thread.
+    let send = |piece: StatePiece| match runtime.block_on(timeout(STALL, to.send(piece))) {
+        Ok(sent) => sent.context("the other node left"),
+        Err(_) => bail!("the other node takes in nothing"),
+    };
     send(StatePiece::Total { entries: found.len() as u64, bytes })?;
     for entry in found {
         let Found { path, full, kind, mode, .. } = entry;

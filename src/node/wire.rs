@@ -2,6 +2,7 @@
 //! message of an unknown version or form is an error, never a panic.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use quorate_core::command::NodeAdmission;
 use quorate_core::ids::{
@@ -11,8 +12,8 @@ use quorate_core::lease::LeaseAnswer;
 use quorate_core::observation::NodeReport;
 use quorate_core::state::{ClusterSettings, Rejection, Subject, Waiting};
 use quorate_core::units::Millis;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The version of everything in this file.
 const VERSION: u8 = 1;
@@ -125,9 +126,36 @@ pub struct Registered {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
     /// In order.
+    #[serde(deserialize_with = "few")]
     pub proposals: Vec<Vec<u8>>,
     /// How long the caller waits.
     pub within: Millis,
+}
+
+/// Proposals in one call. A list may claim more than its bytes could ever hold: it is refused while it is read.
+pub const MAX_FORWARDED: usize = 4_096;
+
+fn few<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<u8>>, D::Error> {
+    struct Few;
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<Vec<u8>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX_FORWARDED} proposals")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut found = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if found.len() == MAX_FORWARDED {
+                    return Err(A::Error::invalid_length(found.len() + 1, &self));
+                }
+                found.push(item);
+            }
+            Ok(found)
+        }
+    }
+    from.deserialize_seq(Few)
 }
 
 /// What became of each of them.
@@ -239,5 +267,14 @@ mod tests {
             bytes[at] = 0xff;
             let _never_panics = decode::<Down>(&bytes);
         }
+    }
+
+    #[test]
+    fn more_proposals_than_one_call_may_carry_are_refused_while_they_are_read() {
+        let forward = |count| encode(&Forward { proposals: vec![Vec::new(); count], within: Millis(5) });
+        let read = decode::<Forward>(&forward(MAX_FORWARDED)).unwrap();
+        assert_eq!((read.proposals.len(), read.within), (MAX_FORWARDED, Millis(5)));
+        let refused = decode::<Forward>(&forward(MAX_FORWARDED + 1));
+        assert!(matches!(refused, Err(WireError::Damaged(_))), "{refused:?}");
     }
 }

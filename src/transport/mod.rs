@@ -3,6 +3,7 @@
 //! the bytes mean.
 
 mod dial;
+mod guests;
 mod link;
 mod peer_service;
 mod proto;
@@ -10,6 +11,7 @@ mod secret;
 mod serve;
 
 pub use dial::{Dialer, Lane, PeerChannel};
+pub use guests::{Guest, GuestLimits, Guests, PROBATION, Pass};
 pub use peer_service::peer_service;
 pub use secret::{Secret, SecretError, SecretLayer, WithSecret};
-pub use serve::{bind, serve};
+pub use serve::{Serving, bind, serve};

@@ -3,12 +3,14 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,13 +27,25 @@ const MAX_SNAPSHOT: usize = 1024 * 1024 * 1024;
 
 /// The service that delivers to `inbox`, for [`super::serve`].
 pub fn peer_service(inbox: Arc<dyn PeerInbox>) -> PeerServer<impl Peer> {
-    PeerServer::new(Delivery { inbox })
+    PeerServer::new(Delivery { inbox, snapshots: Semaphore::new(1) })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE)
 }
 
+/// How long a snapshot may stop on its way.
+const SNAPSHOT_STALL: Duration = Duration::from_secs(15);
+
 struct Delivery {
     inbox: Arc<dyn PeerInbox>,
+    snapshots: Semaphore,
+}
+
+/// The next piece of a snapshot, from a sender that goes on sending.
+async fn next(chunks: &mut Streaming<Chunk>) -> Result<Option<Chunk>, Status> {
+    match timeout(SNAPSHOT_STALL, chunks.message()).await {
+        Ok(chunk) => chunk,
+        Err(_) => Err(Status::deadline_exceeded("the snapshot stopped coming")),
+    }
 }
 
 fn refusal(error: InboxError) -> Status {
@@ -91,10 +105,12 @@ impl Peer for Delivery {
     async fn snapshot(&self, request: Request<Streaming<Chunk>>) -> Result<Response<CallAnswer>, Status> {
         self.check(request.metadata())?;
         let mut chunks = request.into_inner();
+        // Each may take much memory, and one that is not the newest is of no use.
+        let _only = self.snapshots.acquire().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let first =
-            chunks.message().await?.ok_or_else(|| Status::invalid_argument("the snapshot is empty"))?;
+            next(&mut chunks).await?.ok_or_else(|| Status::invalid_argument("the snapshot is empty"))?;
         let mut body = BytesMut::from(first.body.as_ref());
-        while let Some(chunk) = chunks.message().await? {
+        while let Some(chunk) = next(&mut chunks).await? {
             if body.len() + chunk.body.len() > MAX_SNAPSHOT {
                 return Err(Status::resource_exhausted(format!(
                     "a snapshot has at most {MAX_SNAPSHOT} bytes"

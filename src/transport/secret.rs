@@ -14,6 +14,8 @@ use tonic::service::Interceptor;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::guests::Pass;
+
 const HEADER: &str = "authorization";
 const SCHEME: &str = "Bearer ";
 
@@ -138,7 +140,12 @@ where
         let path = request.uri().path();
         let open = self.check.open.iter().any(|prefix| path.starts_with(prefix.as_str()));
         let offered = request.headers().get(HEADER);
-        if open || offered.is_some_and(|offered| self.check.secret.fits(offered.as_bytes())) {
+        let fits = offered.is_some_and(|offered| self.check.secret.fits(offered.as_bytes()));
+        if fits && !request.extensions().get::<Pass>().is_none_or(Pass::prove) {
+            let why = "too many connections are open here; close some, or ask another node";
+            return Either::Right(future::ready(Ok(Status::resource_exhausted(why).into_http())));
+        }
+        if fits || open {
             return Either::Left(self.inner.call(request));
         }
         let why =

@@ -1,7 +1,9 @@
 //! Whole nodes as real processes on loopback: founded, joined, killed, restarted and wiped, steered by the
 //! real command line alone.
 
+mod hostile;
 mod joins;
 mod losses;
 mod rig;
 mod services;
+mod wire;

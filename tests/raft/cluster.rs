@@ -10,7 +10,7 @@ use quorate::ports::{SnapshotJob, StateMachine};
 use quorate::raft::{
     ProposeError, RaftHandle, RaftLimits, RaftNode, RaftOptions, RaftRole, RaftStatus, RaftTiming,
 };
-use quorate::transport::{Dialer, Secret, SecretLayer, bind, peer_service, serve};
+use quorate::transport::{Dialer, GuestLimits, Secret, SecretLayer, Serving, bind, peer_service, serve};
 use quorate_core::ids::{ClusterId, Endpoint, Segment};
 use tokio::runtime::Runtime;
 use tonic::service::Routes;
@@ -142,6 +142,7 @@ impl Cluster {
         let routes = Routes::new(peer_service(raft.inbox()));
         let address = node.address;
         let runtime = raft.handle().runtime().clone();
+        let serving = Serving { guests: GuestLimits { strangers: 64, known: 64 }, answer_within: PATIENCE };
         // The port may still be held by what was killed a moment ago.
         let deadline = Instant::now() + PATIENCE;
         let listener = loop {
@@ -151,7 +152,7 @@ impl Cluster {
                 Err(_) => std::thread::yield_now(),
             }
         };
-        runtime.spawn(serve(listener, routes, SecretLayer::new(secret), std::future::pending()));
+        runtime.spawn(serve(listener, routes, SecretLayer::new(secret), serving, std::future::pending()));
         node.raft = Some(raft);
         Ok(())
     }

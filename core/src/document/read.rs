@@ -259,7 +259,9 @@ impl<'a> Field<'a> {
     }
 
     fn below(&self, entry: &'a Entry) -> Field<'a> {
-        let key: String = entry.key.chars().take(64).collect();
+        // A path is shown on terminals, which obey control characters.
+        let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+        let key: String = entry.key.chars().take(64).map(plain).collect();
         let path = if self.path.is_empty() { key } else { format!("{}.{key}", self.path) };
         Field { node: &entry.node, path, faults: self.faults }
     }
