@@ -8,6 +8,7 @@ mod kv;
 mod logs;
 pub mod places;
 mod show;
+mod sim;
 mod table;
 mod wait;
 
@@ -130,6 +131,8 @@ enum Command {
     Guard(crate::guard::GuardArgs),
     /// A small service for demonstrations and tests
     Workload(crate::workload::WorkloadArgs),
+    /// Whole clusters under faults on virtual time, drawn from a seed
+    Sim(sim::SimArgs),
     /// Measure, beside a peer in the same run
     #[command(subcommand)]
     Bench(crate::bench::BenchCommand),
@@ -164,6 +167,7 @@ fn dispatch(cli: Cli) -> Result<u8, ApiError> {
         }
         Some(Command::Guard(args)) => crate::guard::run(args).map(|()| 0).map_err(failed),
         Some(Command::Workload(args)) => crate::workload::run(&args).map_err(failed),
+        Some(Command::Sim(args)) => sim::run(&args, global.output),
         Some(Command::Bench(command)) => {
             crate::bench::run(command, global.output).map(|()| 0).map_err(failed)
         }
@@ -237,6 +241,7 @@ async fn ask(global: &Global, command: Command) -> Result<(), ApiError> {
         | Command::Node(_)
         | Command::Guard(_)
         | Command::Workload(_)
+        | Command::Sim(_)
         | Command::Bench(_)
         | Command::Completions { .. } => Ok(()),
     }
