@@ -43,6 +43,9 @@ pub struct WorkloadArgs {
     /// Hold this much memory
     #[arg(long, value_name = "MIB")]
     pub memory: Option<usize>,
+    /// Ask the running instance of the same environment for its health instead, wherever it listens
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// From one tick to the next.
@@ -54,7 +57,30 @@ const MOST_RECORD_BYTES: u64 = 64 << 20;
 /// Runs until told to stop, or as its arguments say. Returns the exit code.
 pub fn run(args: &WorkloadArgs) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if args.check {
+        return runtime.block_on(async { timeout(Duration::from_secs(2), check()).await })?.map(|()| 0);
+    }
     runtime.block_on(live(args))
+}
+
+/// Where an instance on a port of its own choice says where it listens.
+fn address_file() -> Option<PathBuf> {
+    env::var_os("QUORATE_INSTANCE_DIR").map(|folder| PathBuf::from(folder).join("http"))
+}
+
+/// Asks the instance of the same folder for its health.
+async fn check() -> anyhow::Result<()> {
+    let file = address_file().context("QUORATE_INSTANCE_DIR is not set; --check runs as a health probe")?;
+    let address = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let stream = TcpStream::connect(address.trim()).await;
+    let mut stream = stream.with_context(|| format!("cannot reach {address}"))?;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    (&mut stream).take(4_096).read_to_string(&mut answer).await?;
+    let status = answer.lines().next().unwrap_or("no answer").to_owned();
+    anyhow::ensure!(status.contains(" 200 "), "{address} says {status}");
+    println!("{address} says {status}");
+    Ok(())
 }
 
 async fn live(args: &WorkloadArgs) -> anyhow::Result<u8> {
@@ -80,7 +106,12 @@ async fn live(args: &WorkloadArgs) -> anyhow::Result<u8> {
                 counter.count()?;
                 if listener.is_none() && ready <= Instant::now() && let Some(address) = &args.http {
                     let bound = TcpListener::bind(address).await;
-                    listener = Some(bound.with_context(|| format!("cannot listen on {address}"))?);
+                    let bound = bound.with_context(|| format!("cannot listen on {address}"))?;
+                    if let Some(file) = address_file() {
+                        // Only --check wants it; a folder that cannot be written to is no reason to end.
+                        let _ = fs::write(file, bound.local_addr()?.to_string());
+                    }
+                    listener = Some(bound);
                 }
                 if crash.is_some_and(|at| at <= Instant::now()) {
                     eprintln!("crashing as told, with {} MiB held", held.len() >> 20);

@@ -110,6 +110,7 @@ exclusive: false
 spec: {{command: [{program}, workload, --http, "127.0.0.1:0"]}}
 resources: {{cpu: 0.1, memory_mib: 32}}
 placement: {{spread: prefer}}
+health: {{exec: {{command: [{program}, workload, --check]}}, interval: 3s, timeout: 2s}}
 stop: {{grace: 3s}}
 ---
 name: worker

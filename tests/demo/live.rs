@@ -71,18 +71,26 @@ fn a_killed_demo_leaves_nothing_within_five_seconds() {
 }
 
 #[test]
-fn a_node_that_is_killed_is_seen_and_comes_back_when_restarted() {
+fn a_node_that_is_killed_is_fenced_and_comes_back_when_restarted() {
     let demo = Demo::start(3);
-    let (before, guard) = (demo.pid("n2", "pid"), demo.pid("n2", "guard_pid"));
-    demo.ctl("kill", "n2");
-    assert!(!runs(before) && runs(guard), "a crash of the node leaves its guard");
-    until("the others see that n2 is gone", SOON, || {
-        ["lost", "fenced", "suspect"].iter().any(|state| demo.node("n2", "state") == *state)
-    });
-    demo.ctl("restart", "n2");
-    let after = demo.pid("n2", "pid");
+    let holder = || {
+        let instances = demo.ask(&["instances"]).ok()?;
+        let db = instances["items"].as_array()?.iter().find(|one| one["slot"] == "db/0")?.clone();
+        (db["state"] == "running").then(|| db["node"].as_str().map(str::to_owned))?
+    };
+    let mut node = String::new();
+    until("db runs somewhere", SOON, || holder().inspect(|name| node.clone_from(name)).is_some());
+    let (before, guard) = (demo.pid(&node, "pid"), demo.pid(&node, "guard_pid"));
+    demo.ctl("kill", &node);
+    assert!(!runs(before), "its process is gone when the answer comes");
+    // It held an exclusive service, so it is fenced: its guard and instances are ended as well.
+    until("it is fenced", SOON, || demo.node(&node, "state") == "fenced");
+    assert!(!runs(guard));
+    until("db runs on another node", SOON, || holder().is_some_and(|now| now != node));
+    demo.ctl("restart", &node);
+    let after = demo.pid(&node, "pid");
     assert!(after != before && runs(after));
-    until("n2 is alive again, in its new process", SOON, || {
-        demo.node("n2", "state") == "alive" && demo.node("n2", "pid") == after
+    until("it is alive again, in its new process", SOON, || {
+        demo.node(&node, "state") == "alive" && demo.node(&node, "pid") == after
     });
 }
