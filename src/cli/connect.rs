@@ -83,9 +83,14 @@ impl Client {
             match call(connection).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => {
-                    let error = ApiError::from_status(&status);
+                    let mut error = ApiError::from_status(&status);
                     if error.code != ErrorCode::Unreachable {
                         return Err(error);
+                    }
+                    if let Some(cause) = cause(&status) {
+                        let asked = self.endpoints.first().map_or("the node", String::as_str);
+                        error.message = format!("{asked} does not answer: {cause}");
+                        "name another node with --endpoint HOST:PORT".clone_into(&mut error.remedy);
                     }
                     self.drop_current();
                     last = Some(error);
@@ -132,6 +137,15 @@ impl Client {
             self.endpoints.rotate_left(1);
         }
     }
+}
+
+/// What a broken connection broke of, in the innermost words there are.
+fn cause(status: &Status) -> Option<String> {
+    let mut error = std::error::Error::source(status)?;
+    while let Some(inner) = error.source() {
+        error = inner;
+    }
+    Some(error.to_string())
 }
 
 async fn connect(endpoint: &str) -> anyhow::Result<Channel> {

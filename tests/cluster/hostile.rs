@@ -369,3 +369,19 @@ fn a_member_that_hangs_with_open_streams_costs_nothing_once_it_is_left() {
     }
     target.unharmed();
 }
+
+#[test]
+fn a_node_that_says_nothing_is_named_and_left_by_the_command_line() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = silent.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let output = crate::rig::quorate()
+        .args(["--endpoint", &endpoint, "--secret-file", secret.to_str().unwrap(), "status"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    assert!(said.contains(&endpoint) && said.contains("does not answer"), "{said}");
+}
