@@ -1,11 +1,12 @@
 //! Whole demos: they come up healthy, are steered, and leave nothing, however they end.
 
 use std::io::Read;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::rig::{Demo, of, quorate, runs, send, until};
+use super::rig::{Demo, Held, of, quorate, runs, send, until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -93,4 +94,18 @@ fn a_node_that_is_killed_is_fenced_and_comes_back_when_restarted() {
     until("it is alive again, in its new process", SOON, || {
         demo.node(&node, "state") == "alive" && demo.node(&node, "pid") == after
     });
+}
+
+#[test]
+fn the_end_of_a_piped_input_ends_a_demo_even_before_it_is_ready() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().canonicalize().unwrap().join("demo");
+    let mut command = quorate();
+    command.args(["demo", "--headless", "--dir"]).arg(&dir).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut demo = Held(command.spawn().unwrap());
+    until("a node of it runs", SOON, || dir.join("nodes/n1/node.lock").exists());
+    drop(demo.0.stdin.take());
+    until("it ends", SOON, || !runs(demo.pid()));
+    assert_eq!(demo.0.wait().unwrap().code(), Some(0));
+    assert_eq!(of(&dir), Vec::<u32>::new());
 }
