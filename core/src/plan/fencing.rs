@@ -168,6 +168,11 @@ fn attempt(
     if operation.cancelling {
         return desk.advance(id, operation, OperationStep::Fail { because: "cancelled".to_owned() });
     }
+    let me = &desk.observed.me;
+    if desk.lost(me) || *me == fence.node {
+        let doing = format!("{me} leads and may not fence before it is let back in or hands over");
+        return wait(desk, id, fence, doing);
+    }
     let step = match due(operation, fence, record).filter(|_| fence.attempt < MOST_ATTEMPTS) {
         Some((level, method)) => ordered(desk, fence, level, method),
         None => {

@@ -172,7 +172,16 @@ fn choose(desk: &mut Desk<'_>, it: &Move<'_>, wanted: Option<&NodeId>) {
             let why = why.map_or_else(|| "it is not a node here".to_owned(), |refusal| refusal.to_string());
             it.fail(desk, format!("{wanted} cannot take {}: {why}", it.slot()));
         }
-        (Err(refusals), None) => it.wait(desk, WaitCause::NoNodeFits { refusals }),
+        (Err(refusals), None) => {
+            // Who is only away may be back soon; everything else stays as it is until somebody changes it.
+            let hope = refusals.iter().any(|(_, refusal)| matches!(refusal, Refusal::NotAlive(_)));
+            if hope || it.record.parent.is_some() {
+                return it.wait(desk, WaitCause::NoNodeFits { refusals });
+            }
+            let others = refusals.iter().filter(|(node, _)| node != source);
+            let why: Vec<String> = others.map(|(node, refusal)| format!("{node}: {refusal}")).collect();
+            it.fail(desk, format!("no node can take {}: {}", it.slot(), why.join("; ")));
+        }
     }
 }
 
