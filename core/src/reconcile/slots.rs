@@ -210,8 +210,10 @@ fn may_run_again(instance: &InstanceReport, spec: &ServiceSpec) -> Option<bool> 
     let failed = ExitReason { kind: ExitKind::Failed, code: None, signal: None };
     let (end, ran, crashed) = match &instance.phase {
         InstancePhase::Exited(end) => (end, instance.ran, !end.by_own_host()),
-        // It never ran: the wait may not start anew.
-        InstancePhase::StartFailed(_) => (&failed, Millis(0), instance.last_exit.is_some()),
+        // It did not run this time: the wait may not start anew. The first start is no restart.
+        InstancePhase::StartFailed(_) => {
+            (&failed, Millis(0), instance.restarts > 0 && instance.last_exit.is_some())
+        }
         InstancePhase::Running if instance.health == Health::Unhealthy => (&unhealthy, instance.since, true),
         InstancePhase::Starting
         | InstancePhase::Running
