@@ -9,6 +9,8 @@ use super::world::{Ctx, Happening};
 pub(super) enum Fault {
     /// The node process is killed; another starts later.
     Crash { host: usize, ms: u64 },
+    /// The node process is killed and started at once.
+    Restart { host: usize },
     /// The guard is killed; another adopts what runs.
     KillGuard { host: usize, ms: u64 },
     /// The host loses power and boots again.
@@ -66,7 +68,7 @@ fn draw(ctx: &mut Ctx, hosts: usize) -> Fault {
         1 => random.between(600, 2_500),
         _ => random.between(2_500, 9_000),
     };
-    match random.below(22) {
+    match random.below(24) {
         0 => Fault::Crash { host, ms },
         1 => Fault::KillGuard { host, ms: ms.min(2_500) },
         2 | 3 => Fault::Reboot { host, ms: ms.max(300) },
@@ -85,7 +87,8 @@ fn draw(ctx: &mut Ctx, hosts: usize) -> Fault {
         18 => Fault::CrashLeader { ms },
         19 => Fault::FreezeLeader { ms },
         20 => Fault::IsolateLeader { ms },
-        _ => Fault::IsolateAndCrash { host, ms },
+        21 => Fault::IsolateAndCrash { host, ms },
+        _ => Fault::Restart { host },
     }
 }
 
@@ -100,6 +103,7 @@ pub(super) fn strike(hosts: &mut [Host], ctx: &mut Ctx, fault: Fault) {
     ctx.note(format_args!("fault: {fault:?}"));
     match fault {
         Fault::Crash { host, ms } => crash(&mut hosts[host], ctx, ms),
+        Fault::Restart { host } => crash(&mut hosts[host], ctx, 3),
         Fault::KillGuard { host, ms } => {
             ctx.count(Count::GuardKills);
             hosts[host].guard_alive = false;

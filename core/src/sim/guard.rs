@@ -94,7 +94,7 @@ fn accept(host: &mut Host, ctx: &mut Ctx, start: &StartInstance) {
         kill_at: None,
         doomed: None,
         killed: false,
-        last_exit: before.and_then(|known| match known.phase {
+        last_exit: before.filter(|known| known.token == token).and_then(|known| match known.phase {
             InstancePhase::Exited(reason) => Some(reason),
             _ => known.last_exit,
         }),

@@ -222,15 +222,20 @@ impl Node {
         if ctx.plant(Plant::SilentPlan) {
             made.waiting.clear();
         }
+        if ctx.plant(Plant::GrantInWrongEpoch) {
+            for command in &mut made.commands {
+                if let Command::Grant { lease_epoch, .. } = command {
+                    lease_epoch.0 += 1;
+                }
+            }
+        }
         ctx.planned(&self.state, &observed, &made);
         let Some(leading) = self.leading.as_mut() else { return };
         leading.planned = Some(now);
         leading.news = false;
         made.commands.extend(kv_expiry(&self.state, &mut leading.ttl, now));
         for command in &made.commands {
-            if let Command::MarkLost { node, lease_epoch, .. } = command
-                && !ctx.plant(Plant::AnswerTheLost)
-            {
+            if let Command::MarkLost { node, lease_epoch, .. } = command {
                 leading.granter.close(node, *lease_epoch);
             }
         }

@@ -69,16 +69,14 @@ pub enum Plant {
     ForgetDeadlines,
     /// A node believes in a lease that it does not have, and its guard does not check.
     StartWithoutLease,
-    /// A lease is used before State is as new as its answer.
-    StartBeforeRevision,
-    /// The guard takes tokens below the highest.
+    /// Tokens are not compared with the highest, and a lease is used before State is as new as its answer.
     AcceptStaleTokens,
+    /// A restarted guard has forgotten what runs.
+    ForgetRegistry,
     /// A node forgets that its lease ran out.
     ForgetExpiry,
     /// Heartbeats are answered without a quorum round.
     AnswerWithoutQuorum,
-    /// Nodes proposed as lost are answered still.
-    AnswerTheLost,
     /// Clients are answered before their entry is committed.
     AnswerBeforeCommit,
     /// One replica applies something of its own.
@@ -91,6 +89,8 @@ pub enum Plant {
     DropFetches,
     /// The plan does not say what it waits for.
     SilentPlan,
+    /// The plan grants in a lease epoch that is not the node's.
+    GrantInWrongEpoch,
     /// Nodes are taken for larger than they are.
     OversizedNodes,
 }
@@ -138,6 +138,7 @@ pub enum Count {
     RestartsWithoutLease,
     Spawned,
     LogTailsLost,
+    PlansRefused,
 }
 
 impl fmt::Display for Count {

@@ -12,7 +12,7 @@ use super::world::{Ctx, Happening, Message, Origin};
 use super::{Count, Plant};
 use crate::command::{Actor, Command, Proposal};
 use crate::effect::{Effect, FenceNode, FetchState};
-use crate::ids::{LeaseEpoch, NodeId, Revision, SlotId};
+use crate::ids::{LeaseEpoch, NodeId, Revision, SlotId, Token};
 use crate::lease::{Lease, LeaseHolder, LeaseTerms};
 use crate::observation::{
     FenceOutcome, FenceReport, GuardReport, NodeReport, NodeUsage, SlotReport, TransferOutcome,
@@ -127,14 +127,19 @@ impl Node {
             return false;
         }
         let fresh = guard::inventory(host, ctx);
-        let told = |slots: &BTreeMap<SlotId, SlotReport>| -> Vec<_> {
-            let what = |(slot, report): (&SlotId, &SlotReport)| {
-                let instance = report.instance.as_ref().map(|i| (i.phase.clone(), i.health, i.id.token));
-                (slot.clone(), report.highest, instance)
-            };
-            slots.iter().map(what).collect()
+        let same = |(one, two): ((&SlotId, &SlotReport), (&SlotId, &SlotReport))| {
+            let told = |report: &SlotReport| report.instance.as_ref().map(|i| (i.health, i.id.token));
+            let phase =
+                |report: &SlotReport| report.instance.as_ref().map(|i| std::mem::discriminant(&i.phase));
+            one.0 == two.0
+                && one.1.highest == two.1.highest
+                && told(one.1) == told(two.1)
+                && phase(one.1) == phase(two.1)
         };
-        let changed = self.inventory.as_ref().is_none_or(|known| told(known) != told(&fresh));
+        let changed = self
+            .inventory
+            .as_ref()
+            .is_none_or(|known| known.len() != fresh.len() || !known.iter().zip(&fresh).all(same));
         self.inventory = Some(fresh);
         self.dirty |= changed;
         changed
@@ -142,6 +147,7 @@ impl Node {
 
     /// Applies everything that is decided.
     pub(super) fn apply(&mut self, host: &mut Host, ctx: &mut Ctx, now: BootMs) {
+        let before = self.state.revision;
         while self.state.revision.0 < self.replica.commit {
             let index = self.state.revision.0 + 1;
             let Some(entry) = host.disk.log.entry(index).cloned() else { return };
@@ -154,12 +160,20 @@ impl Node {
             ctx.applied(host.index, &self.state, &entry, &applied.events);
             self.answer(ctx, index, entry.term, &applied.answers);
             if let Some(leading) = &mut self.leading {
+                for (proposal, answer) in proposals.iter().zip(&applied.answers) {
+                    if let (Actor::Planner, Err(why)) = (&proposal.actor, &answer.result) {
+                        ctx.refused(proposal, why);
+                    }
+                }
                 leading.decided(index, proposals, &applied.answers);
             }
             if index.is_multiple_of(SNAPSHOT_EVERY) {
                 host.disk.snapshot = self.state.clone();
             }
             self.dirty = true;
+        }
+        if self.state.revision == before && !self.known_since.is_empty() {
+            return;
         }
         for (node, record) in self.state.nodes.iter() {
             if self.known_since.get(node).is_none_or(|(epoch, _)| *epoch != record.lease_epoch) {
@@ -225,7 +239,10 @@ impl Node {
             lease_epoch: own.map_or_else(Default::default, |own| own.lease_epoch),
             wants_rejoin: self.holder.wants_rejoin(own),
         };
-        let report = self.report(host, beat);
+        let mut report = self.report(host, beat);
+        if ctx.plant(Plant::AcceptStaleTokens) {
+            report.slots.values_mut().for_each(|slot| slot.highest = Token::default());
+        }
         let lease = self.lease_believed(ctx, host, now);
         for effect in reconcile(&self.state, &report, lease.as_ref(), now) {
             self.perform(host, ctx, effect, now);
@@ -234,9 +251,11 @@ impl Node {
 
     /// The lease as held; planted bugs make the node believe in a better one.
     fn lease_believed(&self, ctx: &Ctx, host: &Host, now: BootMs) -> Option<Lease> {
-        let lease = self.holder.lease().copied();
-        if ctx.plant(Plant::StartBeforeRevision) {
-            return lease.map(|lease| Lease { revision: Revision(0), ..lease });
+        if ctx.plant(Plant::AcceptStaleTokens) {
+            // As if the guard's word were enough to go on after a restart.
+            let terms = self.state.cluster.settings.terms;
+            let (epoch, valid_until) = (host.disk.lease_epoch?, host.run.valid_until?);
+            return Some(Lease { epoch, valid_until, revision: Revision(0), terms, lost: false });
         }
         if ctx.plant(Plant::StartWithoutLease) {
             let record = self.state.nodes.get(&host.name)?;
@@ -245,7 +264,7 @@ impl Node {
             let (epoch, revision) = (record.lease_epoch, Revision(0));
             return Some(Lease { epoch, valid_until, revision, terms, lost: false });
         }
-        lease
+        self.holder.lease().copied()
     }
 
     fn perform(&mut self, host: &mut Host, ctx: &mut Ctx, effect: Effect, now: BootMs) {

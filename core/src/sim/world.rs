@@ -22,7 +22,7 @@ use crate::event::EventRecord;
 use crate::ids::{NodeId, OperationId, RaftId, ServiceName, SlotId};
 use crate::lease::LeaseAnswer;
 use crate::observation::{ExitKind, FenceOutcome, NodeReport, Observed};
-use crate::state::{Answer, NodeStanding, Plan, State};
+use crate::state::{Answer, NodeStanding, Plan, Rejection, State};
 use crate::units::{BootMs, Millis};
 
 /// Lines kept for a violation.
@@ -68,6 +68,7 @@ pub(super) enum Happening {
     AskAgain { ask: usize },
     Answered { ask: usize, answer: Answer },
     Heal,
+    TidyUp,
     Inspect,
 }
 
@@ -217,6 +218,12 @@ impl Ctx {
         let (revision, hash) = (state.revision, state.hash());
         let entry = entry.clone();
         self.truth.push(Truth::Applied { host, revision, hash, entry, events: events.to_vec() });
+    }
+
+    pub(super) fn refused(&mut self, proposal: &Proposal, why: &Rejection) {
+        self.count(Count::PlansRefused);
+        self.note(format_args!("refused to the planner: {:?}: {why}", proposal.command));
+        self.truth.push(Truth::Refused(Box::new(proposal.clone()), why.to_string()));
     }
 
     pub(super) fn planned(&mut self, state: &State, observed: &Observed, plan: &Plan) {
@@ -378,7 +385,11 @@ impl World {
         true
     }
 
+    /// The first breach ends the run; what follows from it says nothing new.
     fn violated(&mut self, invariant: &'static str, detail: String) {
+        if !self.violations.is_empty() {
+            return;
+        }
         self.ctx.note(format_args!("VIOLATION of {invariant}: {detail}"));
         self.violations.push(Violation {
             seed: self.seed,
@@ -439,6 +450,9 @@ impl World {
             Happening::StartGuard { host } => {
                 let host = &mut self.hosts[host];
                 host.guard_alive |= host.on;
+                if ctx.plant(Plant::ForgetRegistry) {
+                    host.run.registry.clear();
+                }
             }
             Happening::ThawNode { host } => thaw(&mut self.hosts[host], ctx),
             Happening::ThawGuard { host } => self.hosts[host].guard_frozen = false,
@@ -455,6 +469,7 @@ impl World {
                 }
             }
             Happening::Heal => self.heal(),
+            Happening::TidyUp => self.operator.tidy_up(ctx),
             Happening::Inspect => self.inspect(),
         }
     }
@@ -527,8 +542,9 @@ impl World {
             }
             host.start_node(ctx);
         }
-        self.operator.tidy_up(ctx);
-        ctx.after(1_000_000, Happening::Inspect);
+        self.operator.give_up();
+        ctx.after(2_000_000, Happening::TidyUp);
+        ctx.after(3_000_000, Happening::Inspect);
     }
 
     /// Is everything as it should be by now?

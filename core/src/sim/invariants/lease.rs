@@ -77,6 +77,7 @@ impl Leases {
             | Truth::Fetched { .. }
             | Truth::Applied { .. }
             | Truth::Planned(_)
+            | Truth::Refused(..)
             | Truth::Answered { .. } => {}
         }
     }

@@ -9,6 +9,9 @@ use crate::state::State;
 
 /// Is everything as wanted now? If not, what is missing.
 pub(super) fn all_well(hosts: &[Host], ctx: &Ctx) -> Result<(), String> {
+    if let Some(down) = hosts.iter().find(|host| !host.on || host.node.is_none() || host.node_frozen) {
+        return Err(format!("{} is not up", down.name));
+    }
     let nodes: Vec<&Node> = hosts.iter().filter_map(|host| host.node.as_deref()).collect();
     let leader = nodes.iter().filter(|node| node.replica.settled()).max_by_key(|node| node.state.revision);
     let Some(leader) = leader else { return Err("no leader".to_owned()) };

@@ -30,6 +30,7 @@ impl Migrations {
             | Truth::AnswerCame { .. }
             | Truth::Applied { .. }
             | Truth::Planned(_)
+            | Truth::Refused(..)
             | Truth::Answered { .. } => {}
         }
     }

@@ -10,6 +10,7 @@ mod explained;
 mod lease;
 mod liveness;
 mod migration;
+mod no_livelock;
 mod one_copy;
 mod one_fence;
 mod tally;
@@ -20,6 +21,7 @@ use super::host::{Host, Process};
 use super::log::Entry;
 use super::operator::Ask;
 use super::world::Ctx;
+use crate::command::Proposal;
 use crate::event::EventRecord;
 use crate::ids::{OperationId, Revision, SlotId};
 use crate::lease::LeaseAnswer;
@@ -44,6 +46,8 @@ pub(super) enum Truth {
     Applied { host: usize, revision: Revision, hash: u64, entry: Entry, events: Vec<Arc<EventRecord>> },
     /// A leader made a plan.
     Planned(Box<(State, Observed, Plan)>),
+    /// The planner's proposal was refused, and why.
+    Refused(Box<Proposal>, String),
     /// A client got an answer; `first` is the one it had before.
     Answered { ask: usize, first: Option<Answer>, answer: Answer },
 }
@@ -58,6 +62,7 @@ pub(super) struct Checkers {
     evidence: evidence::Evidences,
     migration: migration::Migrations,
     acknowledged: acknowledged::Acknowledged,
+    no_livelock: no_livelock::NoLivelock,
 }
 
 /// The invariant's name and what was seen.
@@ -71,6 +76,7 @@ impl Checkers {
             evidence: evidence::Evidences::default(),
             migration: migration::Migrations::default(),
             acknowledged: acknowledged::Acknowledged::default(),
+            no_livelock: no_livelock::NoLivelock::default(),
         }
     }
 
@@ -100,6 +106,7 @@ impl Checkers {
             named("capacity_is_never_exceeded", capacity::spawned(*host, hosts))?;
             named("a_migration_loses_no_state", self.migration.spawned(*host, process, hosts))?;
         }
+        named("the_plan_asks_for_what_is_possible", self.no_livelock.see(truth))?;
         self.lease.see(truth, hosts, ctx.now);
         self.migration.see(truth);
         if let Truth::Planned(seen) = truth {
