@@ -1,8 +1,8 @@
 //! What goes wrong, and when: drawn from the seed before the run, struck on hosts and network during it.
 
 use super::Count;
+use super::ctx::{Ctx, Happening};
 use super::host::Host;
-use super::world::{Ctx, Happening};
 
 /// One thing that goes wrong. Lengths are in milliseconds of true time.
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,8 @@
 //! The guard of a simulated host: refuses stale tokens and late starts, holds every deadline with nobody's
 //! help, adopts what runs after its own death. The twin holder enforces deadlines while the guard cannot.
 
+use super::ctx::{Ctx, Happening};
 use super::host::{Host, Process, Registered, keep_state};
-use super::world::{Ctx, Happening};
 use super::{Count, Plant};
 use crate::effect::{Isolation, StartInstance, StopInstance};
 use crate::ids::{InstanceId, OperationId, SlotId, Token};

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::ctx::{Ctx, Message};
 use super::log::LogDisk;
 use super::node::Node;
-use super::world::{Ctx, Message};
 use crate::command::NodeFacts;
 use crate::effect::Isolation;
 use crate::ids::{BootId, LeaseEpoch, NodeId, OperationId, RaftId, SlotId, Token};

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use imbl::OrdMap;
 
+use super::ctx::{Ctx, Message, Origin};
 use super::host::Host;
 use super::log::{Members, Payload};
 use super::node::Node;
-use super::world::{Ctx, Message, Origin};
 use super::{Count, Plant};
 use crate::command::{Actor, Command, Proposal};
 use crate::detect::detect;

@@ -3,6 +3,7 @@
 //! first, then everything heals and all work must run. What is right is judged from the hosts, not from State.
 //! Equal seeds give equal worlds, byte for byte.
 
+mod ctx;
 mod faults;
 mod guard;
 mod host;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::ctx::{Ctx, Happening, Message, Origin};
 use super::guard::{self, Call};
 use super::host::{Host, written};
 use super::lead::Leading;
 use super::log::{LogMessage, Payload, Replica};
-use super::world::{Ctx, Happening, Message, Origin};
 use super::{Count, Plant};
 use crate::command::{Actor, Command, Proposal};
 use crate::effect::{Effect, FenceNode, FetchState};

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::Count;
+use super::ctx::{Ctx, Happening, Message, Origin};
 use super::host::Host;
 use super::invariants::Truth;
-use super::world::{Ctx, Happening, Message, Origin};
 use crate::command::{Actor, Command, Proposal};
 use crate::ids::{ClientId, NodeId, RequestId, Revision, SlotId};
 use crate::spec::ServiceSpec;

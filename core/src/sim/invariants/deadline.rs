@@ -3,8 +3,8 @@
 
 use super::Judgement;
 use crate::effect::Isolation;
+use crate::sim::ctx::Ctx;
 use crate::sim::host::Host;
-use crate::sim::world::Ctx;
 use crate::units::{BootMs, Millis};
 
 /// A kill may take this long; the waits for silence allow for it.

@@ -7,8 +7,8 @@ use super::{Judgement, Truth};
 use crate::effect::Isolation;
 use crate::ids::{LeaseEpoch, SlotId, Token};
 use crate::sim::Count;
+use crate::sim::ctx::Ctx;
 use crate::sim::host::{Host, Process};
-use crate::sim::world::Ctx;
 use crate::units::BootMs;
 
 /// What is known of one host's lease.

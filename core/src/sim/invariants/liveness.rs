@@ -2,9 +2,9 @@
 //! against what the newest State wants.
 
 use crate::ids::SlotId;
+use crate::sim::ctx::Ctx;
 use crate::sim::host::Host;
 use crate::sim::node::Node;
-use crate::sim::world::Ctx;
 use crate::state::State;
 
 /// Is everything as wanted now? If not, what is missing.

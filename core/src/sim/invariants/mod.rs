@@ -17,10 +17,10 @@ mod tally;
 
 use std::sync::Arc;
 
+use super::ctx::Ctx;
 use super::host::{Host, Process};
 use super::log::Entry;
 use super::operator::Ask;
-use super::world::Ctx;
 use crate::command::Proposal;
 use crate::event::EventRecord;
 use crate::ids::{OperationId, Revision, SlotId};

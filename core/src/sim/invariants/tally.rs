@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::event::{Event, EventRecord};
 use crate::evidence::Evidence;
 use crate::sim::Count;
-use crate::sim::world::Ctx;
+use crate::sim::ctx::Ctx;
 
 pub(super) fn count(ctx: &mut Ctx, events: &[Arc<EventRecord>]) {
     for record in events {
