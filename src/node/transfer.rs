@@ -40,11 +40,13 @@ pub(super) fn serve(inner: &Arc<Inner>, ask: AskState) -> Option<mpsc::Receiver<
     // What was staged here and never started from is the newest: an empty folder must not replace it.
     let staged = Some(inner.works.layout.staging(ask.operation)).filter(|staged| staged.exists());
     let folder = staged.or_else(|| inner.works.layout.state(&ask.slot, Some(&ask.state_dir)));
+    let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
         let _held = place;
         let root = folder.unwrap_or_default();
         let safe = inside(&ask.state_dir).is_some();
-        let outcome = if safe { send_folder(&root, &send) } else { Err(anyhow::anyhow!("no such folder")) };
+        let outcome =
+            if safe { send_folder(&runtime, &root, &send) } else { Err(anyhow::anyhow!("no such folder")) };
         if let Err(error) = outcome {
             tracing::warn!(operation = ask.operation.0, slot = %ask.slot, "state copy broken off: {error:#}");
         }
@@ -60,7 +62,7 @@ struct Found {
     bytes: u64,
 }
 
-fn send_folder(root: &Path, to: &mpsc::Sender<StatePiece>) -> anyhow::Result<()> {
+fn send_folder(runtime: &Handle, root: &Path, to: &mpsc::Sender<StatePiece>) -> anyhow::Result<()> {
     let mut found = Vec::new();
     // A state folder that was never made is an empty one.
     if root.exists() {
@@ -69,9 +71,8 @@ fn send_folder(root: &Path, to: &mpsc::Sender<StatePiece>) -> anyhow::Result<()>
     found.sort_by(|a, b| a.path.cmp(&b.path));
     let bytes = found.iter().map(|entry| entry.bytes).sum();
     let mut digest = Sha256::new();
-    let runtime = Handle::current();
     // One that takes in nothing must not keep this thread.
-    let send = |piece: StatePiece| match runtime.block_on(timeout(STALL, to.send(piece))) {
+    let send = |piece: StatePiece| match runtime.block_on(async { timeout(STALL, to.send(piece)).await }) {
         Ok(sent) => sent.context("the other node left"),
         Err(_) => bail!("the other node takes in nothing"),
     };
@@ -322,7 +323,8 @@ mod tests {
 
     fn copy(root: &Path, staging: &Path) -> anyhow::Result<String> {
         let (send, receive) = mpsc::channel(1_024);
-        send_folder(root, &send)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        send_folder(runtime.handle(), root, &send)?;
         drop(send);
         write_folder(&staging.with_extension("part"), staging, receive)
     }
