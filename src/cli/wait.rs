@@ -7,7 +7,7 @@ use clap::Args;
 use quorate_core::ids::OperationId;
 use quorate_core::spec::{SpecDefaults, parse};
 use quorate_core::units::Millis;
-use quorate_core::view::{ClusterView, InstanceState, OperationView};
+use quorate_core::view::{ClusterView, InstanceState, OperationKindView, OperationView};
 
 use super::Output;
 use super::connect::Client;
@@ -129,7 +129,17 @@ fn progress(view: &ClusterView, goal: &Goal) -> Progress {
         },
         Goal::Left(name) => match view.nodes.iter().find(|(node, _)| node.as_str() == name) {
             None => Progress::Done(format!("{name} has left")),
-            Some((_, node)) => Progress::Doing(format!("{name} still has {} instances", node.instances)),
+            Some((_, node)) => {
+                let drain = view.operations.values().find(|operation| {
+                    operation.target == *name
+                        && operation.kind == OperationKindView::Drain
+                        && operation.result.is_none()
+                });
+                let blocked = drain.iter().flat_map(|drain| &drain.blocked);
+                let blocked = blocked.map(|blocked| format!(", blocked: {}: {}", blocked.what, blocked.why));
+                let (instances, blocked) = (node.instances, blocked.collect::<String>());
+                Progress::Doing(format!("{name} still has {instances} instances{blocked}"))
+            }
         },
     }
 }
