@@ -17,7 +17,7 @@ use crate::units::BootMs;
 pub fn reconcile(state: &State, own: &NodeReport, lease: Option<&Lease>, now: BootMs) -> Vec<Effect> {
     let mut todo = slots::stops_and_starts(state, own, lease, now);
     let mut effects = std::mem::take(&mut todo.stops);
-    effects.extend(operations::fetches(state, own));
+    effects.extend(operations::fetches(state, own, lease, now));
     effects.extend(operations::fences(state, own));
     effects.extend(operations::staging_to_drop(state, own));
     effects.extend(slots::folders_to_forget(state, own));

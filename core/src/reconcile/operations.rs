@@ -3,8 +3,10 @@
 
 use crate::effect::{Effect, FenceNode, FetchState};
 use crate::ids::{NodeId, OperationId};
+use crate::lease::Lease;
 use crate::observation::NodeReport;
 use crate::state::{FencePhase, MigrationPhase, MigrationRecord, Operation, OperationKind, State};
+use crate::units::BootMs;
 
 /// The pass that copies while the source still runs.
 const PASS_RUNNING: u32 = 1;
@@ -17,8 +19,13 @@ fn running(state: &State) -> impl Iterator<Item = (&OperationId, &Operation)> {
     state.operations.iter().filter(|(_, operation)| operation.ended.is_none())
 }
 
-/// State folders to be copied here now.
-pub(super) fn fetches(state: &State, own: &NodeReport) -> Vec<Effect> {
+/// State folders to be copied here now. Only by a State as new as a live lease's answer: a replica that is
+/// behind would bring an old copy over a newer one.
+pub(super) fn fetches(state: &State, own: &NodeReport, lease: Option<&Lease>, now: BootMs) -> Vec<Effect> {
+    let current = lease.is_some_and(|lease| lease.live(now) && state.revision >= lease.revision);
+    if !current {
+        return Vec::new();
+    }
     let due = |(id, operation): (&OperationId, &Operation)| {
         let OperationKind::Migration(migration) = &operation.kind else { return None };
         let (pass, from) = pass_due(state, migration, &own.node)?;

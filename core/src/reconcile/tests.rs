@@ -433,6 +433,11 @@ fn the_target_copies_while_the_source_runs_and_again_once_it_has_stopped() {
     let mut copying = copying;
     copying.claim(|claim| claim.node = node("n2"));
     assert_eq!(copying.fetch(), Some((1, "n2".to_owned())));
+    let lease = copying.lease.take();
+    assert_eq!(copying.fetch(), None, "copied by a State that may be old");
+    copying.lease = lease.map(|lease| Lease { revision: Revision(21), ..lease });
+    assert_eq!(copying.fetch(), None, "copied by a State older than the lease");
+    copying.lease = lease;
     let done = TransferReport {
         operation: OperationId(4),
         pass: 1,

@@ -1,7 +1,7 @@
 //! A migration loses no state, and ends with one owner: what the new copy starts with is what lies on the
 //! host it was fetched from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Judgement, Truth};
@@ -14,6 +14,8 @@ use crate::sim::host::{Host, Process};
 pub(super) struct Migrations {
     fetched: BTreeMap<(usize, OperationId), usize>,
     moved: BTreeMap<(usize, SlotId), (OperationId, u64)>,
+    /// Where a staged copy was put into place: from then on the slot's own folder is the newest.
+    started: BTreeSet<(usize, OperationId)>,
 }
 
 impl Migrations {
@@ -23,6 +25,7 @@ impl Migrations {
                 self.fetched.insert((*to, *operation), *from);
             }
             Truth::MovedIn { host, slot, operation, content } => {
+                self.started.insert((*host, *operation));
                 self.moved.insert((*host, slot.clone()), (*operation, *content));
             }
             Truth::Spawned { .. }
@@ -44,7 +47,9 @@ impl Migrations {
         let Some(source) = source else {
             return Err(format!("{} starts on host {host} from state that was never fetched", process.slot));
         };
-        let left = source.disk.folders.get(&process.slot).copied().unwrap_or(0);
+        let staged = source.disk.staging.get(&operation);
+        let staged = staged.filter(|_| !self.started.contains(&(source.index, operation)));
+        let left = staged.or(source.disk.folders.get(&process.slot)).copied().unwrap_or(0);
         if content < left {
             return Err(format!(
                 "{} starts on host {host} with state {content}; host {} had come to {left}",
