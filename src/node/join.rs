@@ -138,7 +138,7 @@ async fn join(
         facts: facts.clone(),
     };
     let register = Register { cluster: identity.cluster.clone(), admission };
-    let ways = Addresses::new(Secret::new(&secret)?);
+    let ways = Addresses::new(Secret::new(&secret)?, options.detours.clone());
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut last = String::new();

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use quorate_core::config::Config;
 use quorate_core::view::ClusterKind;
 
+use crate::transport::Detours;
+
 /// Everything a node is started with.
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
@@ -20,4 +22,6 @@ pub struct NodeOptions {
     pub program: PathBuf,
     /// The read end of a pipe that the guard and all it runs do not outlive, for a demo.
     pub hold: Option<std::sync::Arc<std::os::fd::OwnedFd>>,
+    /// Where other nodes are reached, if not where they say; for a demo.
+    pub detours: Detours,
 }

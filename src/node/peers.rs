@@ -18,7 +18,7 @@ use super::cluster_proto::bulk_client::BulkClient;
 use super::cluster_proto::cluster_client::ClusterClient;
 use super::inner::hold;
 use super::wire::{self, MAX_BYTES};
-use crate::transport::{Dialer, Lane, PeerChannel, Secret, WithSecret};
+use crate::transport::{Detours, Dialer, Lane, PeerChannel, Secret, WithSecret};
 
 /// How long a connection may take to be made.
 const CONNECT_WITHIN: Duration = Duration::from_millis(1_000);
@@ -31,6 +31,7 @@ pub(super) type Bulk = BulkClient<PeerChannel>;
 /// Ways by address.
 pub(super) struct Addresses {
     secret: Secret,
+    detours: Detours,
     channels: Mutex<BTreeMap<String, Channel>>,
 }
 
@@ -65,8 +66,8 @@ pub(super) enum CallError {
 
 impl Addresses {
     /// Ways that carry this secret.
-    pub(super) fn new(secret: Secret) -> Self {
-        Self { secret, channels: Mutex::default() }
+    pub(super) fn new(secret: Secret, detours: Detours) -> Self {
+        Self { secret, detours, channels: Mutex::default() }
     }
 
     fn channel(&self, address: &str) -> Result<PeerChannel, CallError> {
@@ -79,7 +80,7 @@ impl Addresses {
                     address: address.to_owned(),
                     why: error.to_string(),
                 };
-                let target = Target::from_shared(format!("http://{address}"))
+                let target = Target::from_shared(format!("http://{}", self.detours.of(address)))
                     .map_err(wrong)?
                     .connect_timeout(CONNECT_WITHIN)
                     .http2_keep_alive_interval(Duration::from_secs(5))

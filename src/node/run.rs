@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{Node, NodeOptions};
 use crate::telemetry::{self, LogForm};
+use crate::transport::Detours;
 
 /// Arguments of `quorate node`.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,6 +39,9 @@ pub struct NodeArgs {
     /// End, with everything that runs here, once the other end of this inherited pipe is closed
     #[arg(long, hide = true, value_name = "FD")]
     pub hold: Option<i32>,
+    /// Dial other addresses than nodes publish, as this file says: `{"HOST:PORT": "HOST:PORT"}`
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub detours: Option<PathBuf>,
 }
 
 /// Runs a node until it is told to end. `default_dir` is where its data lies if the file does not say.
@@ -60,6 +64,7 @@ pub fn run(args: &NodeArgs, default_dir: &Path) -> anyhow::Result<()> {
         kind,
         program: std::env::current_exe().context("cannot find this program's own file")?,
         hold: hold.clone(),
+        detours: args.detours.as_deref().map(Detours::read).transpose()?.unwrap_or_default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Signals from here on end the node in order.

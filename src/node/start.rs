@@ -167,7 +167,8 @@ fn build(
     let terms = options.config.settings.terms;
     let key = Secret::new(&secret)?;
     let silence = Duration::from_millis(timing.election_max.0 * 4);
-    let dialer = Dialer::new(identity.cluster.clone(), raft_id.0, key.clone(), silence);
+    let dialer =
+        Dialer::detoured(identity.cluster.clone(), raft_id.0, key.clone(), silence, options.detours.clone());
     for (id, endpoints) in &members {
         dialer.set(id.0, endpoints);
     }
@@ -236,7 +237,7 @@ fn build(
         leading: Mutex::default(),
         works,
         dialer,
-        addresses: Addresses::new(key.clone()),
+        addresses: Addresses::new(key.clone(), options.detours.clone()),
         forwarder,
         asks,
         wake: Notify::new(),

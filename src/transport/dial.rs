@@ -17,6 +17,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint as TonicEndpoint};
 use tower::service_fn;
 
+use super::detours::Detours;
 use super::link::Link;
 use super::secret::{Secret, WithSecret};
 
@@ -51,6 +52,7 @@ pub(super) struct Inner {
     /// A connection that answers no ping for so long is given up.
     pub silence: Duration,
     secret: Secret,
+    detours: Detours,
     table: Mutex<BTreeMap<u64, Arc<[Endpoint]>>>,
     channels: Mutex<BTreeMap<(u64, Lane), PeerChannel>>,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
@@ -61,8 +63,19 @@ impl Dialer {
     /// that answers nothing, not even a ping, for `silence` is left for a new one, which may take
     /// another segment. About four of raft's longest elections, and a second at least, is good.
     pub fn new(cluster: ClusterId, me: u64, secret: Secret, silence: Duration) -> Self {
+        Self::detoured(cluster, me, secret, silence, Detours::default())
+    }
+
+    /// The same, where some addresses are reached elsewhere than published.
+    pub fn detoured(
+        cluster: ClusterId,
+        me: u64,
+        secret: Secret,
+        silence: Duration,
+        detours: Detours,
+    ) -> Self {
         let (table, channels, links) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { cluster, me, silence, secret, table, channels, links }))
+        Self(Arc::new(Inner { cluster, me, silence, secret, detours, table, channels, links }))
     }
 
     pub(super) fn inner(&self) -> &Inner {
@@ -103,8 +116,13 @@ impl Dialer {
         let made = channels.entry((peer, lane)).or_insert_with(|| {
             let weak = Arc::downgrade(&self.0);
             let connector = service_fn(move |_: Uri| {
-                let endpoints = weak.upgrade().and_then(|inner| lock(&inner.table).get(&peer).cloned());
-                async move { connect(&endpoints.unwrap_or_default()).await.map(TokioIo::new) }
+                let known = weak
+                    .upgrade()
+                    .and_then(|inner| Some((lock(&inner.table).get(&peer).cloned()?, inner.detours.clone())));
+                async move {
+                    let (endpoints, detours) = known.unwrap_or_default();
+                    connect(&endpoints, &detours).await.map(TokioIo::new)
+                }
             });
             let about = TonicEndpoint::from_static("http://peer.invalid")
                 .initial_stream_window_size(4 * 1024 * 1024)
@@ -132,14 +150,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The first endpoint that answers, those earlier in the list given a head start.
-async fn connect(endpoints: &[Endpoint]) -> io::Result<TcpStream> {
+async fn connect(endpoints: &[Endpoint], detours: &Detours) -> io::Result<TcpStream> {
     let mut waiting = endpoints.iter().cloned();
     let mut trying: FuturesUnordered<BoxFuture<'static, io::Result<TcpStream>>> = FuturesUnordered::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address is known");
     let deadline = tokio::time::Instant::now() + CONNECT_WITHIN;
     loop {
         match waiting.next() {
-            Some(endpoint) => trying.push(Box::pin(dial(endpoint))),
+            Some(endpoint) => trying.push(Box::pin(dial(endpoint, detours.clone()))),
             None if trying.is_empty() => return Err(last),
             None => {}
         }
@@ -156,8 +174,8 @@ async fn connect(endpoints: &[Endpoint]) -> io::Result<TcpStream> {
     }
 }
 
-async fn dial(endpoint: Endpoint) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
+async fn dial(endpoint: Endpoint, detours: Detours) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(detours.of_endpoint(&endpoint)).await;
     let stream = stream.map_err(|error| io::Error::new(error.kind(), format!("{endpoint}: {error}")))?;
     stream.set_nodelay(true)?;
     Ok(stream)

@@ -2,6 +2,7 @@
 //! persistent stream of raft's messages, and the server of the node-to-node port. Does not know what
 //! the bytes mean.
 
+mod detours;
 mod dial;
 mod guests;
 mod link;
@@ -10,6 +11,7 @@ mod proto;
 mod secret;
 mod serve;
 
+pub use detours::Detours;
 pub use dial::{Dialer, Lane, PeerChannel};
 pub use guests::{Guest, GuestLimits, Guests, PROBATION, Pass};
 pub use peer_service::peer_service;
