@@ -12,6 +12,8 @@ pub mod guard;
 pub mod host;
 pub mod layout;
 pub mod node;
+pub mod output;
+pub mod places;
 pub mod ports;
 pub mod probes;
 pub mod raft;

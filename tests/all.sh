@@ -51,7 +51,7 @@ for part in ${require//,/ }; do
 done
 
 say "tools"
-command -v cargo >/dev/null || { echo "tests/all.sh: cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }
+command -v cargo >/dev/null || { echo "tests/all.sh: cargo is missing; install a Rust toolchain" >&2; exit 1; }
 command -v cc >/dev/null || apt_install gcc || { echo "tests/all.sh: a C compiler is missing; install gcc or clang" >&2; exit 1; }
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use self::load::{Call, Round};
 use self::report::{Report, Side};
-use crate::cli::Output;
+use crate::output::Output;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]

@@ -9,7 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::load::{self, Call, Found, Round};
 use crate::api::proto::kv_client::KvClient;
 use crate::api::proto::{PutRequest, RangeRequest};
-use crate::cli::places::DemoFile;
+use crate::places::DemoFile;
 
 /// Connections shared by the clients, as the peer's are.
 const MAX_CONNECTIONS: usize = 64;

@@ -6,13 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::connect::Client;
-use super::show::print_json;
 use super::wait::{self, Goal, WaitArgs};
-use super::{Output, print};
 use crate::api::error::{ApiError, ErrorCode};
 use crate::api::proto;
 use crate::api::proto::node_service_client::NodeServiceClient;
 use crate::api::proto::service_service_client::ServiceServiceClient;
+use crate::output::{Output, print, print_json};
 
 /// No spec file may be larger; the node refuses more too.
 const MAX_SPEC_BYTES: u64 = 1024 * 1024;

@@ -6,12 +6,11 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::connect::Client;
-use super::show::print_json;
 use super::table::{Table, span};
-use super::{Output, print};
 use crate::api::error::{ApiError, ErrorCode};
 use crate::api::proto;
 use crate::api::proto::cluster_service_client::ClusterServiceClient;
+use crate::output::{Output, print, print_json};
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:

@@ -5,40 +5,26 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
+use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
 
 use super::Global;
-use super::places::{DemoFile, LockNote, default_data_dir, default_demo_dir};
 use crate::api::error::{ApiError, ErrorCode};
 use crate::api::proto::WriteOptions;
+use crate::places::{DemoFile, LockNote, default_data_dir, default_demo_dir};
+use crate::transport::{Secret, WithSecret};
 
 /// How long one node may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 /// A channel that carries the secret.
-pub(super) type Connection = InterceptedService<Channel, Bearer>;
-
-/// Puts the secret on every call.
-#[derive(Clone)]
-pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
-        Ok(request)
-    }
-}
+pub(super) type Connection = InterceptedService<Channel, WithSecret>;
 
 /// A connection to whichever of the known nodes answers.
 pub(super) struct Client {
     endpoints: Vec<String>,
-    bearer: Bearer,
+    bearer: WithSecret,
     connected: Option<Connection>,
     id: String,
     sequence: u64,
@@ -48,14 +34,16 @@ impl Client {
     /// Works out whom to ask and with which secret; connects only at the first call.
     pub(super) fn find(global: &Global) -> Result<Self, ApiError> {
         let (endpoints, secret) = whom(global)?;
-        let bearer = secret.map(|secret| format!("Bearer {secret}").parse()).transpose().map_err(|_| {
-            ApiError::new(
-                ErrorCode::Usage,
-                "the secret has characters no header can carry",
-                "use the file as it was made",
-            )
+        let secret = secret.map(|text| Secret::new(&text)).transpose().map_err(|error| {
+            ApiError::new(ErrorCode::Usage, error.to_string(), "name the file as the node made it")
         })?;
-        Ok(Self { endpoints, bearer: Bearer(bearer), connected: None, id: random_id(), sequence: 0 })
+        Ok(Self {
+            endpoints,
+            bearer: WithSecret::if_known(secret),
+            connected: None,
+            id: random_id(),
+            sequence: 0,
+        })
     }
 
     /// What goes with every write: who asks, and an id by which a retry is known.

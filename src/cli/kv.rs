@@ -5,12 +5,11 @@ use quorate_core::units::Millis;
 use serde_json::{Value, json};
 
 use super::connect::Client;
-use super::show::print_json;
 use super::table::{Table, span};
-use super::{Output, print};
 use crate::api::error::{ApiError, ErrorCode};
 use crate::api::proto;
 use crate::api::proto::kv_client::KvClient;
+use crate::output::{Output, print, print_json};
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:

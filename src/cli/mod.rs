@@ -6,7 +6,6 @@ mod cluster;
 mod connect;
 mod kv;
 mod logs;
-pub mod places;
 mod show;
 mod sim;
 mod table;
@@ -15,9 +14,11 @@ mod wait;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::api::error::{ApiError, ErrorCode};
+use crate::output::Output;
+use crate::places;
 
 /// A cluster node and the terminal cockpit over that cluster, in one binary.
 #[derive(Debug, Parser)]
@@ -55,17 +56,18 @@ pub struct Global {
     output: Output,
 }
 
-/// How to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// Aligned columns.
-    Table,
-    /// One JSON object.
-    Json,
-}
-
+/// Everything that can be typed: what needs a cluster to ask, and what this host answers by itself.
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Ask(Ask),
+    #[command(flatten)]
+    Local(Local),
+}
+
+/// Asked of a node of the cluster.
+#[derive(Debug, Subcommand)]
+enum Ask {
     /// One look at the cluster: quorum, nodes, services, what waits and why
     Status(show::ListArgs),
     /// Nodes: state, lease, resources, instances
@@ -123,6 +125,11 @@ enum Command {
     Raft(cluster::RaftCommand),
     /// What another host needs in order to join
     JoinToken,
+}
+
+/// Answered here, without a cluster.
+#[derive(Debug, Subcommand)]
+enum Local {
     /// Real nodes on this host with services on them, and the cockpit over them
     Demo(crate::demo::DemoArgs),
     /// Run a node without a cockpit
@@ -158,31 +165,33 @@ pub fn run() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<u8, ApiError> {
     let Cli { global, attach, command } = cli;
-    let failed = |error: anyhow::Error| ApiError::failed(&error);
     match command {
         None => cockpit(global, attach),
-        Some(Command::Demo(args)) => crate::demo::run(args).map(|()| 0),
-        Some(Command::Node(args)) => {
-            crate::node::run(&args, &places::default_data_dir()).map(|()| 0).map_err(failed)
-        }
-        Some(Command::Guard(args)) => crate::guard::run(args).map(|()| 0).map_err(failed),
-        Some(Command::Workload(args)) => crate::workload::run(&args).map_err(failed),
-        Some(Command::Sim(args)) => sim::run(&args, global.output),
-        Some(Command::Bench(command)) => {
-            crate::bench::run(command, global.output).map(|()| 0).map_err(failed)
-        }
-        Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());
-            Ok(0)
-        }
-        Some(command) => {
+        Some(Command::Local(command)) => local(command, global.output),
+        Some(Command::Ask(command)) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .map_err(|error| failed(error.into()))?;
+                .map_err(|error| ApiError::failed(&error.into()))?;
             runtime.block_on(ask(&global, command)).map(|()| 0)
         }
     }
+}
+
+fn local(command: Local, output: Output) -> Result<u8, ApiError> {
+    let done = match command {
+        Local::Demo(args) => return crate::demo::run(args).map(|()| 0),
+        Local::Sim(args) => return sim::run(&args, output),
+        Local::Workload(args) => crate::workload::run(&args),
+        Local::Node(args) => crate::node::run(&args, &places::default_data_dir()).map(|()| 0),
+        Local::Guard(args) => crate::guard::run(args).map(|()| 0),
+        Local::Bench(command) => crate::bench::run(command, output).map(|()| 0),
+        Local::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());
+            Ok(0)
+        }
+    };
+    done.map_err(|error| ApiError::failed(&error))
 }
 
 /// The cockpit: over the nodes that are named, or over this host's own node.
@@ -205,45 +214,37 @@ fn cockpit(mut global: Global, attach: Vec<String>) -> Result<u8, ApiError> {
     crate::cockpit::own::attach(endpoints, secret).map(|()| 0)
 }
 
-async fn ask(global: &Global, command: Command) -> Result<(), ApiError> {
+async fn ask(global: &Global, command: Ask) -> Result<(), ApiError> {
     let mut client = connect::Client::find(global)?;
     let client = &mut client;
     match command {
-        Command::Status(args) => show::status(client, global.output, &args).await,
-        Command::Nodes(args) => show::nodes(client, global.output, &args).await,
-        Command::Services(args) => show::services(client, global.output, &args).await,
-        Command::Instances(args) => show::instances(client, global.output, &args).await,
-        Command::Operations(args) => show::operations(client, global.output, &args).await,
-        Command::Events(args) => show::events(client, global.output, &args).await,
-        Command::Links(args) => show::links(client, global.output, &args).await,
-        Command::Why(args) => show::why(client, global.output, &args).await,
-        Command::Logs(args) => logs::logs(client, &args).await,
-        Command::Deploy(args) => act::deploy(client, global.output, args).await,
-        Command::Plan(args) => act::plan(client, global.output, args).await,
-        Command::Stop(args) => act::stop(client, global.output, args).await,
-        Command::Restart(args) => act::restart(client, global.output, args).await,
-        Command::Scale(args) => act::scale(client, global.output, args).await,
-        Command::Delete(args) => act::delete(client, global.output, args).await,
-        Command::Migrate(args) => act::migrate(client, global.output, args).await,
-        Command::Drain(args) => act::drain(client, global.output, args).await,
-        Command::Cordon(args) => act::cordon(client, global.output, args).await,
-        Command::Uncordon(args) => act::uncordon(client, global.output, args).await,
-        Command::Leave(args) => act::leave(client, global.output, args).await,
-        Command::Cancel(args) => act::cancel(client, global.output, args).await,
-        Command::Fence(args) => act::fence(client, global.output, args).await,
-        Command::Attest(args) => act::attest(client, global.output, args).await,
-        Command::Settings(command) => cluster::settings(client, global.output, command).await,
-        Command::Kv(command) => kv::kv(client, global.output, command).await,
-        Command::Raft(command) => cluster::raft(client, global.output, command).await,
-        Command::JoinToken => cluster::join_token(client, global.output).await,
-        // Answered before a connection is looked for.
-        Command::Demo(_)
-        | Command::Node(_)
-        | Command::Guard(_)
-        | Command::Workload(_)
-        | Command::Sim(_)
-        | Command::Bench(_)
-        | Command::Completions { .. } => Ok(()),
+        Ask::Status(args) => show::status(client, global.output, &args).await,
+        Ask::Nodes(args) => show::nodes(client, global.output, &args).await,
+        Ask::Services(args) => show::services(client, global.output, &args).await,
+        Ask::Instances(args) => show::instances(client, global.output, &args).await,
+        Ask::Operations(args) => show::operations(client, global.output, &args).await,
+        Ask::Events(args) => show::events(client, global.output, &args).await,
+        Ask::Links(args) => show::links(client, global.output, &args).await,
+        Ask::Why(args) => show::why(client, global.output, &args).await,
+        Ask::Logs(args) => logs::logs(client, &args).await,
+        Ask::Deploy(args) => act::deploy(client, global.output, args).await,
+        Ask::Plan(args) => act::plan(client, global.output, args).await,
+        Ask::Stop(args) => act::stop(client, global.output, args).await,
+        Ask::Restart(args) => act::restart(client, global.output, args).await,
+        Ask::Scale(args) => act::scale(client, global.output, args).await,
+        Ask::Delete(args) => act::delete(client, global.output, args).await,
+        Ask::Migrate(args) => act::migrate(client, global.output, args).await,
+        Ask::Drain(args) => act::drain(client, global.output, args).await,
+        Ask::Cordon(args) => act::cordon(client, global.output, args).await,
+        Ask::Uncordon(args) => act::uncordon(client, global.output, args).await,
+        Ask::Leave(args) => act::leave(client, global.output, args).await,
+        Ask::Cancel(args) => act::cancel(client, global.output, args).await,
+        Ask::Fence(args) => act::fence(client, global.output, args).await,
+        Ask::Attest(args) => act::attest(client, global.output, args).await,
+        Ask::Settings(command) => cluster::settings(client, global.output, command).await,
+        Ask::Kv(command) => kv::kv(client, global.output, command).await,
+        Ask::Raft(command) => cluster::raft(client, global.output, command).await,
+        Ask::JoinToken => cluster::join_token(client, global.output).await,
     }
 }
 
@@ -256,16 +257,6 @@ fn report(error: &ApiError, output: Output) {
         Output::Table if error.remedy.is_empty() => writeln!(stderr, "error: {}", error.message),
         Output::Table => writeln!(stderr, "error: {}\n       {}", error.message, error.remedy),
     };
-}
-
-/// Writes to stdout; a closed pipe ends the command quietly, as `head` would want.
-fn print(text: &str) -> Result<(), ApiError> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(ApiError::failed(&error.into())),
-    }
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::connect::Client;
 use super::table::{Table, clock, span};
-use super::{Output, print};
 use crate::api::error::{ApiError, ErrorCode};
 use crate::api::proto;
 use crate::api::proto::view_service_client::ViewServiceClient;
+use crate::output::{Output, print, print_json};
 
 /// The view is one message; a large cluster's does not fit the usual 4 MiB.
 const MAX_VIEW_BYTES: usize = 256 * 1024 * 1024;
@@ -128,11 +128,6 @@ fn kept<T: Serialize>(row: &T, filter: &str) -> bool {
 
 fn rows<'a, T: Serialize + 'a>(items: impl IntoIterator<Item = &'a Arc<T>>) -> Vec<Value> {
     items.into_iter().filter_map(|item| serde_json::to_value(&**item).ok()).collect()
-}
-
-pub(super) fn print_json<T: Serialize>(value: &T) -> Result<(), ApiError> {
-    let text = serde_json::to_string(value).map_err(|error| ApiError::failed(&error.into()))?;
-    print(&format!("{text}\n"))
 }
 
 fn word<T: Serialize>(value: &T) -> String {

@@ -11,9 +11,8 @@ use clap::Args;
 use quorate_core::sim::report::Report;
 use quorate_core::sim::{self, Options, Outcome};
 
-use super::show::print_json;
-use super::{Output, print};
 use crate::api::error::{ApiError, ErrorCode};
+use crate::output::{Output, print, print_json};
 
 /// The exit code for a violated invariant.
 const VIOLATION: u8 = 10;

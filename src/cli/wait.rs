@@ -9,11 +9,11 @@ use quorate_core::spec::{SpecDefaults, parse};
 use quorate_core::units::Millis;
 use quorate_core::view::{ClusterView, InstanceState, OperationKindView, OperationView};
 
-use super::Output;
 use super::connect::Client;
 use super::show;
 use super::table::span;
 use crate::api::error::{ApiError, ErrorCode};
+use crate::output::Output;
 
 /// How often the cluster is looked at while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -21,8 +21,8 @@ use quorate_tui::{Cockpit, DemoAction, Ended, Out, Settings, Surroundings};
 use tokio::sync::{mpsc, oneshot};
 
 use self::asks::Asks;
-use self::line::Bearer;
 use self::watch::Attached;
+use crate::transport::{Secret, WithSecret};
 
 /// A terminal that takes nothing is not waited for longer at the end.
 const GIVES_BACK_WITHIN: Duration = Duration::from_secs(1);
@@ -58,12 +58,12 @@ pub async fn run(attach: Attach) -> anyhow::Result<Ended> {
         leaving_ends_all: attach.leaving_ends_all,
         ..Settings::default()
     };
-    let bearer = Bearer::new(&attach.secret)?;
+    let secret = WithSecret::new(Secret::new(&attach.secret)?);
     let (outs, wanted) = threads::channel();
     let cockpit = Cockpit::start(settings, outs).context("cannot take the terminal")?;
     let feed = cockpit.feed();
     let mut screen = Screen { cockpit: Some(cockpit) };
-    let attached = Arc::new(Attached::new(attach.endpoints, bearer));
+    let attached = Arc::new(Attached::new(attach.endpoints, secret));
     let watching = tokio::spawn(watch::run(attached.clone(), feed.clone()));
     let mut wanted = passed_on(wanted)?;
     let mut asks = Asks::new(attached, feed, attach.demo);

@@ -17,8 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Attach, run};
 use crate::api::error::{ApiError, ErrorCode};
-use crate::cli::places::LockNote;
 use crate::host;
+use crate::places::LockNote;
 
 /// A node's first start takes some flushes of the disk.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);

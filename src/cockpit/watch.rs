@@ -11,10 +11,11 @@ use quorate_tui::{Connection, Feed, Msg};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::line::{Bearer, Line, dial};
+use super::line::{Line, dial};
 use crate::api::error::ApiError;
 use crate::api::proto::view_service_client::ViewServiceClient;
 use crate::api::proto::{ViewChange, WatchViewRequest};
+use crate::transport::WithSecret;
 
 /// A view of the largest cluster there may be comes in pieces smaller than this.
 const MOST_BYTES: usize = 16 << 20;
@@ -28,16 +29,16 @@ const MOST_ENDPOINTS: usize = 2_000;
 /// Who is attached to, for everybody who calls.
 #[derive(Debug)]
 pub(super) struct Attached {
-    bearer: Bearer,
+    secret: WithSecret,
     endpoints: Mutex<Vec<String>>,
     line: watch::Sender<Option<Line>>,
     view: watch::Sender<Option<Arc<ClusterView>>>,
 }
 
 impl Attached {
-    pub(super) fn new(endpoints: Vec<String>, bearer: Bearer) -> Self {
+    pub(super) fn new(endpoints: Vec<String>, secret: WithSecret) -> Self {
         let (line, view) = (watch::channel(None).0, watch::channel(None).0);
-        Self { bearer, endpoints: Mutex::new(endpoints), line, view }
+        Self { secret, endpoints: Mutex::new(endpoints), line, view }
     }
 
     /// The line in use now; waits while there is none.
@@ -110,7 +111,7 @@ pub(super) async fn run(attached: Arc<Attached>, feed: Feed) {
 
 /// Follows one node. Ends well only when the cockpit has ended; `told` says whether any view came.
 async fn follow(attached: &Attached, feed: &Feed, endpoint: &str, told: &mut bool) -> anyhow::Result<()> {
-    let line = dial(endpoint, &attached.bearer).await?;
+    let line = dial(endpoint, &attached.secret).await?;
     let mut client = ViewServiceClient::new(line.clone()).max_decoding_message_size(MOST_BYTES);
     let mut stream =
         client.watch(WatchViewRequest {}).await.map_err(|s| ApiError::from_status(&s))?.into_inner();

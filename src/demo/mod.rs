@@ -30,7 +30,7 @@ use self::door::{CtlAction, Request};
 use self::ending::Ending;
 use self::start::Demo;
 use crate::api::error::{ApiError, ErrorCode};
-use crate::cli::places::default_demo_dir;
+use crate::places::default_demo_dir;
 
 /// Arguments of `quorate demo`.
 #[derive(Debug, Args)]

@@ -12,7 +12,8 @@ use crate::api::proto::cluster_service_client::ClusterServiceClient;
 use crate::api::proto::service_service_client::ServiceServiceClient;
 use crate::api::proto::view_service_client::ViewServiceClient;
 use crate::api::proto::{DeployServiceRequest, GetViewRequest, JoinTokenRequest, RequestId, WriteOptions};
-use crate::cockpit::line::{Bearer, Line, dial};
+use crate::cockpit::line::{Line, dial};
+use crate::transport::{Secret, WithSecret};
 
 /// The API of one node.
 pub(super) struct Api {
@@ -22,7 +23,7 @@ pub(super) struct Api {
 impl Api {
     /// Of a node that listens, once it has its secret.
     pub(super) async fn of(dir: &Path, node: &str, endpoint: &str) -> anyhow::Result<Self> {
-        Ok(Self { line: dial(endpoint, &Bearer::new(&secret(dir, node)?)?).await? })
+        Ok(Self { line: dial(endpoint, &WithSecret::new(Secret::new(&secret(dir, node)?)?)).await? })
     }
 
     /// What another node joins by.

@@ -18,8 +18,8 @@ use super::place::{Place, demo_file, door, node_dir, node_file};
 use super::ready::{self, Api, is_final};
 use super::sweep::{self, Target};
 use crate::api::error::ErrorCode;
-use crate::cli::places::{DemoFile, DemoNode};
 use crate::cockpit::{Attach, DemoAsk};
+use crate::places::{DemoFile, DemoNode};
 
 /// What an earlier demo left is ended within this.
 const SWEEP_WITHIN: Duration = Duration::from_secs(10);

@@ -48,8 +48,9 @@ fn digest(text: &[u8]) -> [u8; 32] {
 }
 
 impl Secret {
-    /// Checks and wraps a secret.
+    /// Checks and wraps a secret; white space around it belongs to the file it stood in.
     pub fn new(text: &str) -> Result<Self, SecretError> {
+        let text = text.trim();
         if text.len() < 16 {
             return Err(SecretError::Short(text.len()));
         }
@@ -72,18 +73,25 @@ impl Secret {
 
 /// Puts the secret on each call of a client.
 #[derive(Debug, Clone)]
-pub struct WithSecret(Secret);
+pub struct WithSecret(Option<Secret>);
 
 impl WithSecret {
     /// Calls made through it carry `secret`.
     pub fn new(secret: Secret) -> Self {
+        Self(Some(secret))
+    }
+
+    /// For a client that may not know the secret: without it, all but health is refused to its calls.
+    pub fn if_known(secret: Option<Secret>) -> Self {
         Self(secret)
     }
 }
 
 impl Interceptor for WithSecret {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
-        request.metadata_mut().insert(HEADER, self.0.header.clone());
+        if let Some(secret) = &self.0 {
+            request.metadata_mut().insert(HEADER, secret.header.clone());
+        }
         Ok(request)
     }
 }

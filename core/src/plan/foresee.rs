@@ -7,7 +7,7 @@ use crate::observation::{
     FenceOutcome, FenceReport, Health, Heard, InstancePhase, InstanceReport, InstanceUsage, NodeReport,
     NodeVerdict, Observed, SlotReport, TransferOutcome, TransferReport, Verdicts,
 };
-use crate::state::{Claim, MigrationPhase, OperationKind, State};
+use crate::state::{Claim, OperationKind, State};
 use crate::units::{Millis, WallMs};
 
 /// The observations after all nodes obeyed.
@@ -59,19 +59,8 @@ fn obey(state: &State, node: &NodeId, report: &mut NodeReport) {
     for (id, operation) in state.operations.iter().filter(|(_, operation)| operation.ended.is_none()) {
         match &operation.kind {
             OperationKind::Migration(migration) => {
-                let target = migration.target.as_ref() == Some(node);
-                let pass = match migration.phase {
-                    MigrationPhase::Copying if target => 1,
-                    MigrationPhase::Switchover if target => 2,
-                    MigrationPhase::RollingBack if migration.source == *node => 3,
-                    MigrationPhase::Planned
-                    | MigrationPhase::Preparing
-                    | MigrationPhase::Copying
-                    | MigrationPhase::Switchover
-                    | MigrationPhase::Verifying
-                    | MigrationPhase::Done
-                    | MigrationPhase::RollingBack
-                    | MigrationPhase::RolledBack => continue,
+                let Some((_, pass)) = migration.copying().filter(|(copier, _)| *copier == node) else {
+                    continue;
                 };
                 report.transfers.retain(|transfer| transfer.operation != *id || transfer.pass != pass);
                 report.transfers.push(TransferReport {

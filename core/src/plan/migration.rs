@@ -10,13 +10,10 @@ use crate::ids::{NodeId, OperationId, SlotId};
 use crate::observation::{Health, InstancePhase, InstanceReport, TransferOutcome, TransferReport};
 use crate::spec::ServiceSpec;
 use crate::state::{
-    Claim, MigrationPhase, MigrationRecord, Operation, OperationKind, Refusal, ServiceRecord, WaitCause,
+    Claim, MigrationPhase, MigrationRecord, Operation, OperationKind, PASS_RUNNING, PASS_STOPPED, Refusal,
+    ServiceRecord, WaitCause,
 };
 
-/// The pass that copies while the source still runs.
-const PASS_RUNNING: u32 = 1;
-/// The pass that copies the rest once the source has stopped.
-const PASS_STOPPED: u32 = 2;
 /// Added to the time a start may take before the new copy counts as failed.
 const START_MARGIN_MS: u64 = 10_000;
 

@@ -7,10 +7,7 @@ use super::placement::{Wish, place};
 use crate::command::{Command, OperationStep};
 use crate::ids::NodeId;
 use crate::observation::{InstancePhase, TransferOutcome};
-use crate::state::{Claim, Refusal, WaitCause};
-
-/// The pass that copies back to the source what the target wrote.
-const PASS_BACK: u32 = 3;
+use crate::state::{Claim, PASS_BACK, Refusal, WaitCause};
 
 /// Takes a roll-back as far as it goes now.
 pub(super) fn drive(desk: &mut Desk<'_>, it: &Move<'_>) {

@@ -5,15 +5,11 @@ use crate::effect::{Effect, FenceNode, FetchState};
 use crate::ids::{NodeId, OperationId};
 use crate::lease::Lease;
 use crate::observation::NodeReport;
-use crate::state::{FencePhase, MigrationPhase, MigrationRecord, Operation, OperationKind, State};
+use crate::state::{
+    FencePhase, MigrationPhase, MigrationRecord, Operation, OperationKind, PASS_BACK, PASS_RUNNING,
+    PASS_STOPPED, State,
+};
 use crate::units::BootMs;
-
-/// The pass that copies while the source still runs.
-const PASS_RUNNING: u32 = 1;
-/// The pass that copies the rest once the source has stopped.
-pub(super) const PASS_STOPPED: u32 = 2;
-/// The pass that copies back to the source what the target wrote.
-const PASS_BACK: u32 = 3;
 
 fn running(state: &State) -> impl Iterator<Item = (&OperationId, &Operation)> {
     state.operations.iter().filter(|(_, operation)| operation.ended.is_none())

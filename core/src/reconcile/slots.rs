@@ -10,7 +10,7 @@ use crate::observation::{
     ExitKind, ExitReason, Health, InstancePhase, InstanceReport, NodeReport, SlotReport,
 };
 use crate::spec::ServiceSpec;
-use crate::state::{Claim, MigrationPhase, OperationKind, ServiceRecord, State};
+use crate::state::{Claim, MigrationPhase, OperationKind, PASS_STOPPED, ServiceRecord, State};
 use crate::units::{BootMs, Millis};
 
 /// SIGTERM, where no spec says otherwise.
@@ -197,7 +197,7 @@ impl Here<'_> {
             | MigrationPhase::Done => false,
         };
         // A source that gets its slot back has its own state, unless the target ran and it was copied back.
-        let passes = if given_back { super::operations::PASS_STOPPED } else { 0 };
+        let passes = if given_back { PASS_STOPPED } else { 0 };
         let staged = migration.passes > passes;
         staged.then_some(id)
     }

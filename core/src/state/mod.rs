@@ -21,7 +21,8 @@ pub use apply::{Applied, KvChange, limits};
 pub use records::{
     Claim, ClientRecord, DrainRecord, EndedClaim, FencePhase, FenceRecord, KvRecord, MigrationPhase,
     MigrationRecord, NodeRecord, NodeStanding, Operation, OperationEnd, OperationKind, OperationNote,
-    OperationResult, RolloutRecord, ServiceRecord, SlotRecord, StopOrder, VersionRecord,
+    OperationResult, PASS_BACK, PASS_RUNNING, PASS_STOPPED, RolloutRecord, ServiceRecord, SlotRecord,
+    StopOrder, VersionRecord,
 };
 pub use table::Table;
 

@@ -283,6 +283,13 @@ pub struct DrainRecord {
     pub was_cordoned: bool,
 }
 
+/// The pass of copying while the source still runs.
+pub const PASS_RUNNING: u32 = 1;
+/// The pass that copies the rest once the source has stopped.
+pub const PASS_STOPPED: u32 = 2;
+/// The pass that copies back to the source what the target wrote.
+pub const PASS_BACK: u32 = 3;
+
 /// A migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigrationRecord {
@@ -308,6 +315,38 @@ pub struct MigrationRecord {
     pub granted: Option<Token>,
     /// Why it is rolled back, once it is.
     pub rollback: Option<String>,
+}
+
+impl MigrationRecord {
+    /// Whom the slot is to go to next: the target until it runs there, the source while it is given back,
+    /// nobody before the source was told to stop.
+    pub fn heir(&self) -> Option<&NodeId> {
+        match self.phase {
+            MigrationPhase::Switchover => self.target.as_ref(),
+            MigrationPhase::RollingBack => Some(&self.source),
+            MigrationPhase::Planned
+            | MigrationPhase::Preparing
+            | MigrationPhase::Copying
+            | MigrationPhase::Verifying
+            | MigrationPhase::Done
+            | MigrationPhase::RolledBack => None,
+        }
+    }
+
+    /// Who copies state to itself now, and in which pass.
+    pub fn copying(&self) -> Option<(&NodeId, u32)> {
+        match self.phase {
+            MigrationPhase::Copying => self.target.as_ref().map(|target| (target, PASS_RUNNING)),
+            MigrationPhase::Switchover | MigrationPhase::RollingBack => self.heir().map(|heir| {
+                (heir, if self.phase == MigrationPhase::Switchover { PASS_STOPPED } else { PASS_BACK })
+            }),
+            MigrationPhase::Planned
+            | MigrationPhase::Preparing
+            | MigrationPhase::Verifying
+            | MigrationPhase::Done
+            | MigrationPhase::RolledBack => None,
+        }
+    }
 }
 
 /// Phases of a migration.

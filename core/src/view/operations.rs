@@ -141,16 +141,8 @@ fn transfer<'a>(
     id: OperationId,
     migration: &MigrationRecord,
 ) -> Option<&'a TransferReport> {
-    let fetches = match migration.phase {
-        MigrationPhase::RollingBack => Some(&migration.source),
-        MigrationPhase::Copying | MigrationPhase::Switchover => migration.target.as_ref(),
-        MigrationPhase::Planned
-        | MigrationPhase::Preparing
-        | MigrationPhase::Verifying
-        | MigrationPhase::Done
-        | MigrationPhase::RolledBack => None,
-    };
-    let heard = sight.heard(fetches?)?;
+    let (fetches, _) = migration.copying()?;
+    let heard = sight.heard(fetches)?;
     heard
         .report
         .transfers

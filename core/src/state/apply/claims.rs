@@ -146,29 +146,22 @@ impl Entry<'_> {
         if operation != Some(active) {
             return wrong(format!("operation {active} moves {slot}, no other"));
         }
-        match migration.phase {
-            MigrationPhase::Switchover if migration.target.as_ref() == Some(node) => {
-                // Without a first pass there was no state at its stop, whatever the spec says by now.
-                let complete = migration.passes != 1;
-                let source_lives =
-                    self.state.nodes.get(&migration.source).is_some_and(|source| !source.lost());
-                if !complete && source_lives {
-                    return wrong(format!("the state of {slot} is not copied since its stop"));
-                }
-                Ok(false)
-            }
-            MigrationPhase::RollingBack if node == &migration.source => Ok(true),
-            MigrationPhase::Planned
-            | MigrationPhase::Preparing
-            | MigrationPhase::Copying
-            | MigrationPhase::Switchover
-            | MigrationPhase::Verifying
-            | MigrationPhase::Done
-            | MigrationPhase::RollingBack
-            | MigrationPhase::RolledBack => {
-                wrong(format!("operation {active} is {} and grants {node} nothing", migration.phase.name()))
-            }
+        if migration.heir() != Some(node) {
+            return wrong(format!(
+                "operation {active} is {} and grants {node} nothing",
+                migration.phase.name()
+            ));
         }
+        if migration.phase == MigrationPhase::RollingBack {
+            return Ok(true);
+        }
+        // Without a first pass there was no state at its stop, whatever the spec says by now.
+        let complete = migration.passes != 1;
+        let source_lives = self.state.nodes.get(&migration.source).is_some_and(|source| !source.lost());
+        if !complete && source_lives {
+            return wrong(format!("the state of {slot} is not copied since its stop"));
+        }
+        Ok(false)
     }
 
     pub(super) fn stop_claim(&mut self, slot: &SlotId, token: Token, because: &str) -> Outcome {
