@@ -1,6 +1,7 @@
 //! Whole nodes as real processes on loopback: founded, joined, killed, restarted and wiped, steered by the
 //! real command line alone.
 
+mod drain;
 mod hostile;
 mod joins;
 mod losses;

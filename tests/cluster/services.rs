@@ -77,28 +77,6 @@ fn an_exclusive_service_of_a_lost_node_waits_for_evidence_and_starts_on_an_attes
 }
 
 #[test]
-fn a_drain_moves_everything_and_never_runs_an_exclusive_service_twice() {
-    let cluster = Cluster::formed(3);
-    let record_of = cluster.dir.path().join("solo.jsonl");
-    let spec = workload("solo", "exclusive: true\nstate: {dir: data}", &record_of);
-    cluster.deploy(0, &spec);
-    let row = cluster.running(0, "solo", 1).remove(0);
-    let node = row["node"].as_str().unwrap().to_owned();
-    cluster.done(0, &["drain", &node]);
-    await_some("the drain is done", || {
-        let operations = cluster.json(0, &["operations"])?;
-        let items = operations["items"].as_array().cloned().unwrap_or_default();
-        let done = items.iter().any(|one| one["kind"] == "drain" && one["result"] == "done");
-        if done { Ok(()) } else { Err(operations.to_string()) }
-    });
-    let row = cluster.running(0, "solo", 1).remove(0);
-    assert_ne!(row["node"], node.as_str());
-    never_twice(&record_of);
-    assert_eq!(record(&record_of).iter().filter(|line| line.event == "start").count(), 2);
-    cluster.done(0, &["uncordon", &node]);
-}
-
-#[test]
 fn a_frozen_node_loses_its_lease_and_its_guard_stops_what_runs_there() {
     let cluster = Cluster::formed(3);
     let record_of = cluster.dir.path().join("solo.jsonl");
