@@ -84,6 +84,11 @@ fn state_home() -> PathBuf {
         .map_or_else(|| std::env::temp_dir().join("quorate"), Path::to_path_buf)
 }
 
+/// The config folder of this account's Quorate, if it has a home: `$XDG_CONFIG_HOME/quorate`.
+pub fn config_home() -> Option<PathBuf> {
+    directories::ProjectDirs::from("", "", "quorate").map(|dirs| dirs.config_dir().to_path_buf())
+}
+
 /// The data directory of a node started without a config.
 pub fn default_data_dir() -> PathBuf {
     state_home().join("node")

@@ -11,6 +11,7 @@ pub mod line;
 mod output;
 pub mod own;
 mod watch;
+mod wishes;
 
 use std::sync::Arc;
 use std::sync::mpsc as threads;
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::asks::Asks;
 use self::watch::Attached;
+use self::wishes::Wishes;
 use crate::transport::{Secret, WithSecret};
 
 /// A terminal that takes nothing is not waited for longer at the end.
@@ -52,8 +54,14 @@ struct Screen {
 /// back as well.
 pub async fn run(attach: Attach) -> anyhow::Result<Ended> {
     let first = attach.endpoints.first().context("no node is known to attach to")?;
+    let wishes = Wishes::read()?;
+    let mut surroundings = Surroundings::from_env();
+    if surroundings.theme.is_empty() {
+        surroundings.theme.clone_from(&wishes.theme);
+    }
     let settings = Settings {
-        surroundings: Surroundings::from_env(),
+        surroundings,
+        keys: wishes.keys(),
         attached_to: first.clone(),
         leaving_ends_all: attach.leaving_ends_all,
         ..Settings::default()

@@ -47,10 +47,15 @@ fn the_own_node_outlives_the_cockpit_and_is_stopped_from_it() {
     let background = Background(&dir);
     let alive = |text: &str| text.contains("alive") && text.contains("no service yet");
 
+    // The operator's own wishes hold: another key for leaving, in place of the built-in one.
+    let config = home.join("config/quorate");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("cockpit.toml"), "theme = \"light\"\n[keys]\nleave = \"ctrl-e\"\n").unwrap();
     let mut screen = Screen::of(&[], &home);
     screen.until("its only node is alive", UP, alive);
+    screen.until("it is said how others join", UP, |text| text.contains("quorate join-token"));
     let pid = background.pid();
-    screen.press("q");
+    screen.press("\u{5}");
     assert_eq!(screen.ended(UP), 0);
     screen.until("the shell is told how to return", UP, |text| text.contains("runs on in the background"));
     assert!(

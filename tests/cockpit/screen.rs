@@ -43,6 +43,7 @@ impl Screen {
         command.env("LANG", "C.UTF-8");
         command.env("HOME", home);
         command.env("XDG_STATE_HOME", home.join("state"));
+        command.env("XDG_CONFIG_HOME", home.join("config"));
         command.cwd(home);
         // What a shell of the test's own surroundings would read.
         command.env_remove("ENV");

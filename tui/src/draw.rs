@@ -154,8 +154,18 @@ fn header(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
         s.voters
     );
     let room = usize::from(area.width).saturating_sub(right.width() + 1);
-    let left = if long.width() <= room { long } else { short };
-    canvas.text(Rect { width: room as u16, ..area }, 0, &left, role);
+    let mut lefts = vec![long, short];
+    if view.nodes.len() == 1 && view.cluster.kind == ClusterKind::Real {
+        let join = format!("{sep} others join by `quorate join-token`");
+        let leaderless = format!(
+            " {} {sep} on {} {sep} {}/{} voters {join}",
+            view.cluster.name, view.me, s.voters_heard, s.voters
+        );
+        let with = |left: &String| format!("{left} {join}");
+        lefts = vec![with(&lefts[0]), with(&lefts[1]), leaderless, lefts.swap_remove(1)];
+    }
+    let left = lefts.iter().find(|left| left.width() <= room).or(lefts.last()).map_or("", String::as_str);
+    canvas.text(Rect { width: room as u16, ..area }, 0, left, role);
     let at = area.width.saturating_sub(right.width() as u16);
     canvas.text(Rect { x: area.x + at, width: area.width - at, ..area }, 0, &right, role);
 }
