@@ -59,6 +59,9 @@ pub enum Command {
         /// What the bootstrapping node's file seeds.
         settings: ClusterSettings,
     },
+    /// Goes on from less than the cluster once had, in a higher epoch. Never proposed: it is applied to State
+    /// on the disk, before any node starts from it.
+    Recover(Recovery),
     /// Changes cluster settings, all or none.
     ChangeSettings(Vec<SettingChange>),
 
@@ -66,6 +69,19 @@ pub enum Command {
     AdmitNode(NodeAdmission),
     /// A node changes what it said of itself (addresses, capacity, fence methods, executors, armed).
     UpdateNode(NodeFacts),
+    /// After a recovery: what a node told that it runs, of which its claims are made anew.
+    TakeInventory {
+        /// Which node.
+        node: NodeId,
+        /// The boot it is in now.
+        boot: BootId,
+        /// The recovery, by the revision that began it; refused for any other.
+        recovery: Revision,
+        /// The highest token that any of its slots ever accepted.
+        highest: Token,
+        /// Every slot in which something runs or that the node has a claim of.
+        found: Vec<Found>,
+    },
     /// Commits that a node is lost.
     MarkLost {
         /// Which one.
@@ -244,6 +260,54 @@ pub enum Command {
         /// Key and the revision of the put that set its time.
         keys: Vec<(Vec<u8>, Revision)>,
     },
+}
+
+/// How a cluster goes on from less than it once had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// From what.
+    pub cause: RecoveryCause,
+    /// Its new id, if it gets one: members of the old one are strangers then.
+    pub cluster: Option<ClusterId>,
+    /// The node it goes on from, if that comes with a new disk. Answered with its number.
+    pub founder: Option<NodeAdmission>,
+    /// Why, for those who read it later.
+    pub reason: String,
+}
+
+/// How a cluster went on from less than it once had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecoveryCause {
+    /// From a saved snapshot.
+    Restored {
+        /// When it was saved, for people.
+        saved_at: WallMs,
+    },
+    /// Some of the voters went on without the majority.
+    ForcedQuorum {
+        /// Which nodes.
+        survivors: Vec<NodeId>,
+    },
+}
+
+impl std::fmt::Display for RecoveryCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RecoveryCause::Restored { .. } => f.pad("restored from a snapshot"),
+            RecoveryCause::ForcedQuorum { .. } => f.pad("recovered without its majority"),
+        }
+    }
+}
+
+/// What a node told of one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Which slot.
+    pub slot: SlotId,
+    /// The highest token it ever accepted there.
+    pub highest: Token,
+    /// What may run there: its token and [`ServiceSpec::run_digest`].
+    pub runs: Option<(Token, u64)>,
 }
 
 /// What a node says of itself when it comes.

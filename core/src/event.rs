@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
-use crate::ids::{NodeId, OperationId, Revision, ServiceName, SlotId, Token, Version};
+use crate::ids::{Epoch, NodeId, OperationId, Revision, ServiceName, SlotId, Token, Version};
 use crate::units::WallMs;
 
 /// How bad it is.
@@ -39,6 +39,44 @@ pub struct EventRecord {
 pub enum Event {
     /// The cluster was made.
     Bootstrapped,
+    /// The cluster went on from less than it once had, in a higher epoch.
+    Recovered {
+        /// What was done, in a few words.
+        what: String,
+        /// The epoch that begins.
+        epoch: Epoch,
+        /// The last revision that is surely there.
+        last: Revision,
+        /// Why.
+        reason: String,
+    },
+    /// A node reported tokens of a history that is gone: the epoch was raised above them.
+    EpochRaised {
+        /// Which node.
+        node: NodeId,
+        /// The epoch now.
+        epoch: Epoch,
+    },
+    /// What runs on a node was taken in after a recovery.
+    InventoryTaken {
+        /// Which node.
+        node: NodeId,
+        /// Copies that run on under a claim.
+        adopted: u32,
+        /// Claims that are told to stop, or ended, since nothing of them is to run.
+        dropped: u32,
+    },
+    /// Every node was heard since a recovery, or proven to run nothing.
+    RecoveryOver,
+    /// After a recovery two nodes ran the same exclusive slot.
+    RanTwice {
+        /// Which slot.
+        slot: SlotId,
+        /// The newest grant: it runs on.
+        keeps: (NodeId, Token),
+        /// The others: they are told to stop.
+        stops: Vec<(NodeId, Token)>,
+    },
     /// Settings changed; `name = value` each.
     SettingsChanged(Vec<String>),
     /// A node was admitted.
@@ -154,8 +192,14 @@ impl EventRecord {
     /// What it concerns, such as `node n2`, `web/0`, `operation 7`.
     pub fn subject(&self) -> String {
         match &self.event {
-            Event::Bootstrapped | Event::SettingsChanged(_) | Event::Alarm(_) => "cluster".to_owned(),
-            Event::NodeAdmitted(node)
+            Event::Bootstrapped
+            | Event::Recovered { .. }
+            | Event::RecoveryOver
+            | Event::SettingsChanged(_)
+            | Event::Alarm(_) => "cluster".to_owned(),
+            Event::EpochRaised { node, .. }
+            | Event::InventoryTaken { node, .. }
+            | Event::NodeAdmitted(node)
             | Event::NodeReplaced(node)
             | Event::NodeUpdated(node)
             | Event::NodeLost { node, .. }
@@ -168,7 +212,8 @@ impl EventRecord {
             | Event::ServiceStopped(service)
             | Event::ServiceDeleting(service)
             | Event::ServiceDeleted(service) => format!("service {service}"),
-            Event::Granted { slot, .. }
+            Event::RanTwice { slot, .. }
+            | Event::Granted { slot, .. }
             | Event::StopOrdered { slot, .. }
             | Event::ClaimEnded { slot, .. } => slot.to_string(),
             Event::OperationBegan { operation, .. }
@@ -180,8 +225,10 @@ impl EventRecord {
     /// How bad it is.
     pub fn level(&self) -> Level {
         match &self.event {
-            Event::Alarm(_) | Event::NodeLost { .. } => Level::Critical,
-            Event::NodeReplaced(_) | Event::NodeAttested { .. } => Level::Warning,
+            Event::Alarm(_) | Event::NodeLost { .. } | Event::Recovered { .. } | Event::RanTwice { .. } => {
+                Level::Critical
+            }
+            Event::EpochRaised { .. } | Event::NodeReplaced(_) | Event::NodeAttested { .. } => Level::Warning,
             Event::ClaimEnded { evidence, .. } => match evidence {
                 Evidence::StopAcknowledged { .. } => Level::Ok,
                 Evidence::Rebooted { .. } => Level::Notice,
@@ -197,6 +244,8 @@ impl EventRecord {
                 }
             }
             Event::Bootstrapped
+            | Event::RecoveryOver
+            | Event::InventoryTaken { .. }
             | Event::SettingsChanged(_)
             | Event::NodeAdmitted(_)
             | Event::NodeRejoined { .. }
@@ -222,6 +271,31 @@ impl EventRecord {
         };
         match &self.event {
             Event::Bootstrapped => "the cluster was made".to_owned(),
+            Event::Recovered { what, epoch, last, reason } => why(
+                format!(
+                    "the cluster was {what} and goes on in epoch {epoch}: acknowledged writes after revision \
+                     {last} may be gone"
+                ),
+                reason,
+            ),
+            Event::EpochRaised { node, epoch } => {
+                format!("{node} knows tokens of a history that is gone here: it goes on in epoch {epoch}")
+            }
+            Event::InventoryTaken { node, adopted, dropped } => {
+                format!("{node} told what it runs: {adopted} adopted, {dropped} claims dropped")
+            }
+            Event::RecoveryOver => {
+                "it is known what runs on every node: exclusive services are granted again".to_owned()
+            }
+            Event::RanTwice { slot, keeps: (node, token), stops } => {
+                let others: Vec<String> =
+                    stops.iter().map(|(node, token)| format!("{token} on {node}")).collect();
+                format!(
+                    "{slot} RAN TWICE: {token} on {node} and {}; {token} is the newest grant and runs on, the \
+                     rest is told to stop",
+                    others.join(", ")
+                )
+            }
             Event::SettingsChanged(changes) => format!("settings changed: {}", changes.join(", ")),
             Event::NodeAdmitted(node) => format!("{node} was admitted"),
             Event::NodeReplaced(node) => {

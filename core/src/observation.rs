@@ -74,6 +74,8 @@ pub struct SlotReport {
 pub struct InstanceReport {
     /// Which one.
     pub id: InstanceId,
+    /// What runs, as [`crate::spec::ServiceSpec::run_digest`]; 0 where nothing does.
+    pub spec: u64,
     /// How far it is.
     pub phase: InstancePhase,
     /// Its main process, if one is known.

@@ -67,6 +67,8 @@ pub(super) async fn call(
             services.cancel_operation(CancelOperationRequest { operation: operation.0, options }).await
         }
         Command::Bootstrap { .. }
+        | Command::Recover(_)
+        | Command::TakeInventory { .. }
         | Command::ChangeSettings(_)
         | Command::AdmitNode(_)
         | Command::UpdateNode(_)

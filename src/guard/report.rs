@@ -26,6 +26,7 @@ impl Keeper {
                     let record = &run.record;
                     Some(InstanceReport {
                         id: record.start.id.clone(),
+                        spec: record.start.spec.run_digest(),
                         phase: match &record.ending {
                             None => InstancePhase::Running,
                             Some(_) => InstancePhase::Stopping,
@@ -65,6 +66,7 @@ fn starting(slot: &Slot) -> Option<InstanceReport> {
     let (_, _, Act::Start(start)) = slot.raising.as_ref()? else { return None };
     Some(InstanceReport {
         id: start.id.clone(),
+        spec: start.spec.run_digest(),
         phase: InstancePhase::Starting,
         pid: None,
         started_at: wall_now(),
@@ -84,6 +86,7 @@ fn ended(slot: &Slot, boot: &quorate_core::ids::BootId, now: BootMs) -> Option<I
     let ended = slot.record.ended.as_ref().filter(|ended| ended.boot == *boot)?;
     Some(InstanceReport {
         id: ended.id.clone(),
+        spec: 0,
         phase: match &ended.outcome {
             Ok(reason) => InstancePhase::Exited(reason.clone()),
             Err(why) => InstancePhase::StartFailed(why.clone()),

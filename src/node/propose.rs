@@ -119,6 +119,12 @@ pub(super) async fn propose_here(inner: &Inner, proposal: Bytes) -> Result<Bytes
 fn vet(inner: &Inner, proposal: &Bytes) -> Result<(), Refusal> {
     // What cannot be read is refused by all alike, once it is committed.
     let Ok(proposal) = codec::decode_proposal(proposal) else { return Ok(()) };
+    if matches!(proposal.command, Command::Recover(_)) {
+        return Err(Refusal::Refused {
+            because: "a recovery is no proposal".to_owned(),
+            remedy: "stop the node, then use quorate raft recover or quorate snapshot restore".to_owned(),
+        });
+    }
     let Command::AttestDead { node, .. } = &proposal.command else { return Ok(()) };
     let state = inner.state();
     let observed = inner.observed(&state, inner.now());

@@ -133,7 +133,13 @@ impl<'a> Desk<'a> {
 
     /// Is it lost, and does this pass leave it so?
     pub fn absent(&self, node: &NodeId) -> bool {
-        self.lost(node) && !self.returning.contains(node)
+        self.lost(node) && !self.returning.contains(node) && !self.expected(node)
+    }
+
+    /// After a recovery all are lost at first: is this one still to be waited for, as if it were alive?
+    fn expected(&self, node: &NodeId) -> bool {
+        let unsettled = self.record(node).is_some_and(|record| !record.settled());
+        unsettled && self.silence(node) < self.state.cluster.settings.terms.lease
     }
 
     /// Is the node in good standing and beyond doubt?
@@ -179,6 +185,9 @@ impl<'a> Desk<'a> {
     pub fn usable(&self, node: &NodeId) -> Result<(&'a NodeRecord, &'a Heard), Refusal> {
         let no = |why: String| Err(Refusal::NotAlive(why));
         let Some(record) = self.record(node) else { return no("not admitted".to_owned()) };
+        if !record.settled() {
+            return no("what runs there is not known since the cluster was recovered".to_owned());
+        }
         if record.lost() {
             return no(if record.proof().is_some() { "lost and proven dead" } else { "lost" }.to_owned());
         }

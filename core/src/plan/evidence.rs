@@ -53,7 +53,7 @@ fn rebooted(desk: &Desk<'_>, slot: &SlotId, claim: &Claim, record: &NodeRecord) 
 }
 
 fn attested_or_fenced(desk: &Desk<'_>, claim: &Claim, record: &NodeRecord) -> Option<Evidence> {
-    let proof = record.proof().filter(|proof| proof.revision() > claim.token.revision)?;
+    let proof = record.proof().filter(|proof| proof.revision() > claim.since)?;
     (!belied(desk, claim)).then(|| proof.as_evidence())
 }
 
@@ -86,7 +86,9 @@ fn silence_wait(state: &State, claim: &Claim, record: &NodeRecord) -> Millis {
 
 /// Why silence proves nothing for this claim, if it does not.
 fn silence_useless(state: &State, claim: &Claim, record: &NodeRecord) -> Option<&'static str> {
-    if claim.critical {
+    if !record.settled() {
+        Some("since the recovery only its own word, a fence or an attestation counts")
+    } else if claim.critical {
         Some("critical: it keeps running without a lease")
     } else if !state.cluster.settings.autonomous_shutdown {
         Some("split_brain.autonomous_shutdown is off: nodes do not stop by themselves")

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 
 use super::desk::Desk;
 use super::placement::{Wish, place};
+use super::recovery;
 use crate::command::Command;
 use crate::ids::{NodeId, OperationId, ServiceName, SlotId};
 use crate::state::{Claim, ServiceRecord, Subject, WaitCause};
@@ -23,7 +24,10 @@ pub(super) fn plan(desk: &mut Desk<'_>) {
             continue;
         }
         for slot in wanted_slots(name, service) {
-            if empty(desk, &slot, service) && desk.in_flight(&slot).is_none() {
+            if empty(desk, &slot, service)
+                && desk.in_flight(&slot).is_none()
+                && !held_back(desk, &slot, service)
+            {
                 fill(desk, &slot, service);
             }
         }
@@ -69,6 +73,13 @@ pub(super) fn settling(desk: &Desk<'_>, name: &ServiceName, service: &ServiceRec
     ))
 }
 
+/// While a recovery is open nothing exclusive is granted; what that waits for is said.
+fn held_back(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord) -> bool {
+    let Some(cause) = recovery::held_back(desk).filter(|_| service.exclusive) else { return false };
+    desk.wait(Subject::Slot(slot.clone()), cause, None);
+    true
+}
+
 fn fill(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord) {
     let before =
         desk.state.slots.get(slot).and_then(|record| record.last_ended.as_ref()).map(|end| &end.node);
@@ -90,6 +101,9 @@ pub(super) fn grant(
     operation: Option<OperationId>,
     because: String,
 ) {
+    if held_back(desk, slot, service) {
+        return;
+    }
     let Some(record) = desk.record(node).filter(|_| desk.decide(slot)) else { return };
     if operation.is_none() {
         desk.room.take(slot, node, service.spec.resources);

@@ -33,7 +33,11 @@ impl Desk<'_> {
             matches!(&operation.kind, OperationKind::Fence(fence)
                 if fence.node == *node && fence.lease_epoch == record.lease_epoch)
         });
-        !tried && self.state.cluster.settings.fencing_auto && !record.facts.fencing.is_empty()
+        // After a recovery everybody is lost at first: who is to be fenced then an operator says.
+        record.settled()
+            && !tried
+            && self.state.cluster.settings.fencing_auto
+            && !record.facts.fencing.is_empty()
     }
 }
 

@@ -83,6 +83,7 @@ fn obey(state: &State, node: &NodeId, report: &mut NodeReport) {
 fn running(slot: &SlotId, claim: &Claim) -> InstanceReport {
     InstanceReport {
         id: InstanceId { slot: slot.clone(), token: claim.token },
+        spec: 0,
         phase: InstancePhase::Running,
         pid: None,
         started_at: WallMs(0),

@@ -14,6 +14,7 @@ mod migration;
 mod nodes;
 mod placement;
 mod preview;
+mod recovery;
 mod rollback;
 mod rollout;
 mod slots;

@@ -2,6 +2,7 @@
 //! they leave. Whether anyone may say that a node is dead is answered here too.
 
 use super::desk::Desk;
+use super::recovery;
 use crate::command::Command;
 use crate::ids::{NodeId, SlotId, Token};
 use crate::observation::{NodeReport, NodeVerdict, Observed};
@@ -55,10 +56,17 @@ fn condemned(desk: &mut Desk<'_>, node: &NodeId, record: &NodeRecord) -> bool {
 fn rejoin(desk: &mut Desk<'_>, node: &NodeId, record: &NodeRecord) {
     let Some(heard) = desk.heard(node).filter(|_| desk.fresh(node)) else { return };
     let report = &heard.report;
-    if !(record.lost() || report.wants_rejoin || report.boot != record.boot) {
+    if !(record.lost() || report.wants_rejoin || report.boot != record.boot || !record.settled()) {
         return;
     }
     if let Some(why) = unready(desk, node, record, report) {
+        desk.wait(Subject::Node(node.clone()), WaitCause::Other { detail: why }, None);
+        return;
+    }
+    if recovery::take_inventory(desk, node, record, report) {
+        return;
+    }
+    if let Some(why) = unstopped(desk, node, report) {
         desk.wait(Subject::Node(node.clone()), WaitCause::Other { detail: why }, None);
         return;
     }
@@ -83,6 +91,11 @@ fn unready(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord, report: &NodeRep
             report.revision, record.changed
         ));
     }
+    None
+}
+
+/// What the node runs without a claim that still stands, and so has to stop first.
+fn unstopped(desk: &Desk<'_>, node: &NodeId, report: &NodeReport) -> Option<String> {
     let stale = held(report).find(|(slot, token)| {
         let current = |claim: &&crate::state::Claim| {
             claim.node == *node && claim.token == *token && claim.stop.is_none() && claim.boot == report.boot

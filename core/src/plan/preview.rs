@@ -133,6 +133,7 @@ fn words(state: &State, command: &Command) -> Option<Action> {
             told(format!("{node} is committed lost"), &because.join("; "))
         }
         Command::Rejoin { node, .. } => plain(format!("{node} is let back in")),
+        Command::TakeInventory { node, .. } => plain(format!("what runs on {node} is taken in")),
         Command::RemoveNode { node } => plain(format!("{node} is forgotten")),
         Command::Drain { node, .. } => plain(format!("{node} is drained")),
         Command::Fence { node, reason } => told(format!("{node} is fenced"), reason),
@@ -143,6 +144,7 @@ fn words(state: &State, command: &Command) -> Option<Action> {
         // Begun by the planner only to be taken on at once, or never made by it.
         Command::Migrate { .. }
         | Command::Bootstrap { .. }
+        | Command::Recover(_)
         | Command::ChangeSettings(_)
         | Command::AdmitNode(_)
         | Command::UpdateNode(_)

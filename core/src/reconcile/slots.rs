@@ -10,7 +10,7 @@ use crate::observation::{
     ExitKind, ExitReason, Health, InstancePhase, InstanceReport, NodeReport, SlotReport,
 };
 use crate::spec::ServiceSpec;
-use crate::state::{Claim, MigrationPhase, OperationKind, PASS_STOPPED, ServiceRecord, State};
+use crate::state::{Claim, Inventory, MigrationPhase, OperationKind, PASS_STOPPED, ServiceRecord, State};
 use crate::units::{BootMs, Millis};
 
 /// SIGTERM, where no spec says otherwise.
@@ -44,13 +44,19 @@ pub(super) fn stops_and_starts(state: &State, own: &NodeReport, lease: Option<&L
 /// Folders of slots whose service is gone, with nothing left that could run.
 pub(super) fn folders_to_forget(state: &State, own: &NodeReport) -> Vec<Effect> {
     let gone = |slot: &SlotId, report: &SlotReport| {
-        report.highest <= state.token()
+        !unheard(state, own)
+            && report.highest <= state.token()
             && !state.services.contains_key(&slot.service)
             && state.slots.get(slot).is_none_or(|record| record.claims.is_empty())
             && report.instance.as_ref().is_none_or(|instance| !instance.phase.may_run())
     };
     let slots = own.slots.iter().filter(|(slot, report)| gone(slot, report));
     slots.map(|(slot, _)| Effect::Forget { slot: slot.clone() }).collect()
+}
+
+/// Was this node not asked yet what runs here, since a recovery?
+fn unheard(state: &State, own: &NodeReport) -> bool {
+    state.nodes.get(&own.node).is_some_and(|record| record.inventory == Inventory::Unheard)
 }
 
 /// This node's claims of one slot: its own disk and boot only, oldest first.
@@ -105,6 +111,10 @@ impl Here<'_> {
         if let Some(token) = running
             && !claims.iter().any(|claim| claim.token == token)
         {
+            // Since a recovery nobody knows yet what is whose: it is claimed anew first.
+            if unheard(self.state, self.own) {
+                return None;
+            }
             // A token from beyond our State is of a grant that this replica has yet to apply again.
             return (token <= self.state.token()).then(|| self.stop_uncovered(token));
         }
@@ -179,6 +189,7 @@ impl Here<'_> {
             && claim.lease_epoch == lease.epoch
             && record.lease_epoch == lease.epoch
             && record.boot == self.own.boot
+            && record.settled()
             && !record.lost()
     }
 

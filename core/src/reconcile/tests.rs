@@ -17,8 +17,8 @@ use crate::observation::{
 };
 use crate::spec::{Resources, ServiceSpec, SpecDefaults, parse_one};
 use crate::state::{
-    Claim, EndedClaim, Evidence, MigrationPhase, MigrationRecord, NodeRecord, NodeStanding, Operation,
-    OperationKind, ServiceRecord, SlotRecord, State, StopOrder, TimingProfile, VersionRecord,
+    Claim, EndedClaim, Evidence, Inventory, MigrationPhase, MigrationRecord, NodeRecord, NodeStanding,
+    Operation, OperationKind, ServiceRecord, SlotRecord, State, StopOrder, TimingProfile, VersionRecord,
 };
 use crate::units::{BootMs, Millis, WallMs};
 
@@ -87,6 +87,7 @@ impl Case {
             granted_at: WallMs(0),
             because: String::new(),
             operation: None,
+            since: Revision(10),
             stop: None,
             grace: Millis(10_000),
             critical: false,
@@ -107,6 +108,7 @@ impl Case {
     fn instance(mut self, revision: u64, phase: InstancePhase) -> Self {
         let instance = InstanceReport {
             id: InstanceId { slot: slot(), token: token(revision) },
+            spec: 0,
             phase,
             pid: Some(77),
             started_at: WallMs(0),
@@ -193,6 +195,7 @@ fn node_record(name: &str, number: u64) -> NodeRecord {
         boot: BootId("boot".to_owned()),
         lease_epoch: LeaseEpoch(3),
         standing: NodeStanding::Alive,
+        inventory: Inventory::Settled,
         cordoned: false,
         leaving: false,
         witness: false,

@@ -297,6 +297,7 @@ pub(super) fn inventory(host: &Host, ctx: &Ctx) -> BTreeMap<SlotId, SlotReport> 
         let known = host.run.registry.get(slot);
         let instance = known.map(|known| InstanceReport {
             id: InstanceId { slot: slot.clone(), token: known.token },
+            spec: known.spec.run_digest(),
             phase: known.phase.clone(),
             pid: Some(1),
             started_at: WallMs(0),

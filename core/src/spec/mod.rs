@@ -81,6 +81,30 @@ pub struct ServiceSpec {
     pub keep_on_isolation: bool,
 }
 
+impl ServiceSpec {
+    /// This spec with everything left out that does not touch a running copy.
+    fn as_run(&self) -> Self {
+        Self {
+            labels: BTreeMap::new(),
+            replicas: 0,
+            placement: Placement::default(),
+            exclusive: None,
+            ..self.clone()
+        }
+    }
+
+    /// Would a copy started by one run just as one started by the other?
+    pub fn runs_alike(&self, other: &Self) -> bool {
+        self.as_run() == other.as_run()
+    }
+
+    /// Equal for specs that run alike: what a copy was started by is told by this alone.
+    pub fn run_digest(&self) -> u64 {
+        // Encoding plain data into memory cannot fail; 0 would match nothing else.
+        postcard::to_stdvec(&self.as_run()).map_or(0, |bytes| xxhash_rust::xxh3::xxh3_64(&bytes))
+    }
+}
+
 /// What runs, by executor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Workload {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{OperationKind, State};
+use super::{Claim, OperationKind, State};
 use crate::ids::SlotId;
 
 impl State {
@@ -41,10 +41,15 @@ impl State {
         if !slot.claims.is_sorted_by(|one, two| one.token < two.token) {
             wrong.push(format!("claims of {id} are not in the order of their tokens"));
         }
-        // Claims made before the service became exclusive may still be several.
+        // Claims made before the service became exclusive may still be several, and so may those that were
+        // found after a recovery.
+        let epoch = self.cluster.recovery.as_ref().map_or(self.cluster.epoch, |recovery| recovery.epoch);
         let since = service.filter(|service| service.exclusive).map(|service| service.exclusive_since);
         let doubled = since.is_some_and(|since| {
-            slot.claims.len() > 1 && slot.claims.iter().any(|claim| claim.token.revision > since)
+            let granted_now = |claim: &Claim| {
+                claim.token.epoch >= epoch && claim.token.revision == claim.since && claim.since > since
+            };
+            slot.claims.len() > 1 && slot.claims.iter().any(granted_now)
         });
         if doubled {
             let claims: Vec<String> =

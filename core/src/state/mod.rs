@@ -15,14 +15,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::command::RecoveryCause;
 pub use crate::evidence::{Evidence, NodeProof};
 pub use crate::settings::{ClusterSettings, RaftTiming, SettingChange, SettingsError, TimingProfile};
 pub use apply::{Applied, KvChange, limits};
 pub use records::{
-    Claim, ClientRecord, DrainRecord, EndedClaim, FencePhase, FenceRecord, KvRecord, MigrationPhase,
-    MigrationRecord, NodeRecord, NodeStanding, Operation, OperationEnd, OperationKind, OperationNote,
-    OperationResult, PASS_BACK, PASS_RUNNING, PASS_STOPPED, RolloutRecord, ServiceRecord, SlotRecord,
-    StopOrder, VersionRecord,
+    Claim, ClientRecord, DrainRecord, EndedClaim, FencePhase, FenceRecord, Inventory, KvRecord,
+    MigrationPhase, MigrationRecord, NodeRecord, NodeStanding, Operation, OperationEnd, OperationKind,
+    OperationNote, OperationResult, PASS_BACK, PASS_RUNNING, PASS_STOPPED, RecoveryRecord, RolloutRecord,
+    ServiceRecord, SlotRecord, StopOrder, VersionRecord,
 };
 pub use table::Table;
 
@@ -63,6 +64,8 @@ pub struct ClusterRecord {
     pub name: String,
     /// Raised by restore and forced quorum.
     pub epoch: Epoch,
+    /// The last of those, if there was one.
+    pub recovery: Option<RecoveryRecord>,
     /// Settings in force.
     pub settings: ClusterSettings,
     /// The revision that last changed them.
@@ -269,6 +272,13 @@ pub enum WaitCause {
         /// Doing what.
         detail: String,
     },
+    /// Since a recovery some nodes were not heard: an exclusive copy may run there.
+    Recovery {
+        /// What was done, and in which epoch it goes on.
+        detail: String,
+        /// Which nodes, each with what it lacks.
+        unheard: Vec<(NodeId, String)>,
+    },
     /// As many moves as allowed are under way, or a minimum of healthy copies must stay.
     Throttled {
         /// Which limit.
@@ -380,6 +390,16 @@ impl State {
     /// The token a grant or stop order made by the current entry gets.
     pub fn token(&self) -> Token {
         Token { epoch: self.cluster.epoch, revision: self.revision }
+    }
+
+    /// The recovery that is not over: some nodes were not heard since.
+    pub fn recovering(&self) -> Option<&RecoveryRecord> {
+        self.cluster.recovery.as_ref().filter(|recovery| recovery.open)
+    }
+
+    /// Nodes of which nobody knows what they run, since a recovery.
+    pub fn unsettled(&self) -> impl Iterator<Item = (&NodeId, &NodeRecord)> {
+        self.nodes.iter().filter(|(_, record)| self.recovering().is_some() && !record.settled())
     }
 
     /// All claims on one node, by slot.

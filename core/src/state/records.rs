@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::{NodeFacts, OperationStep};
+use crate::command::{NodeFacts, OperationStep, RecoveryCause};
 use crate::evidence::{Evidence, NodeProof};
 use crate::ids::{
-    BootId, DiskId, LeaseEpoch, MachineId, NodeId, OperationId, RaftId, Revision, ServiceName, SlotId, Token,
-    Version,
+    BootId, DiskId, Epoch, LeaseEpoch, MachineId, NodeId, OperationId, RaftId, Revision, ServiceName, SlotId,
+    Token, Version,
 };
 use crate::lease::LeaseTerms;
 use crate::spec::ServiceSpec;
@@ -31,6 +31,8 @@ pub struct NodeRecord {
     pub lease_epoch: LeaseEpoch,
     /// Alive or lost.
     pub standing: NodeStanding,
+    /// Are its claims known to be all that it may run?
+    pub inventory: Inventory,
     /// Nothing new is placed there.
     pub cordoned: bool,
     /// To be forgotten once it holds nothing.
@@ -67,15 +69,32 @@ pub enum NodeStanding {
     },
 }
 
+/// Does the cluster know what runs on a node? A recovery forgets it for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Inventory {
+    /// Its claims are all there is, or something proves that it runs nothing.
+    Settled,
+    /// Since a recovery it has not told what runs there: it may be more, or less, than its claims.
+    Unheard,
+    /// Its claims were made anew from what it told; what they do not cover it stops before it is let in.
+    Taken,
+}
+
 impl NodeRecord {
     /// Is it lost?
     pub fn lost(&self) -> bool {
         matches!(self.standing, NodeStanding::Lost { .. })
     }
 
+    /// Do its claims tell what may run there?
+    pub fn settled(&self) -> bool {
+        self.inventory == Inventory::Settled
+    }
+
     /// What its lease depends on.
     pub fn lease_standing(&self) -> crate::lease::Standing<'_> {
-        crate::lease::Standing { alive: !self.lost(), boot: &self.boot, lease_epoch: self.lease_epoch }
+        let alive = !self.lost() && self.settled();
+        crate::lease::Standing { alive, boot: &self.boot, lease_epoch: self.lease_epoch }
     }
 
     /// What proves that it cannot act.
@@ -84,6 +103,37 @@ impl NodeRecord {
             NodeStanding::Alive => None,
             NodeStanding::Lost { proof, .. } => proof.as_ref(),
         }
+    }
+}
+
+/// The last time that the cluster went on from less than it once had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryRecord {
+    /// How.
+    pub cause: RecoveryCause,
+    /// The epoch that began with it.
+    pub epoch: Epoch,
+    /// The revision that began it; whatever came after the one before may be gone.
+    pub begun: Revision,
+    /// When, for people.
+    pub at: WallMs,
+    /// Who did it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Has not every node been heard, or been proven to run nothing? Nothing exclusive is granted meanwhile.
+    pub open: bool,
+}
+
+impl RecoveryRecord {
+    /// The last revision that is surely there.
+    pub fn last(&self) -> Revision {
+        Revision(self.begun.0.saturating_sub(1))
+    }
+
+    /// What was done, in a few words.
+    pub fn what(&self) -> String {
+        self.cause.to_string()
     }
 }
 
@@ -170,6 +220,8 @@ pub struct Claim {
     pub because: String,
     /// The operation that made it, if one did: its state comes from that one's staging folder.
     pub operation: Option<OperationId>,
+    /// The revision that made it: its grant's or, after a recovery, that of the inventory it was found in.
+    pub since: Revision,
     /// Told to stop?
     pub stop: Option<StopOrder>,
     /// For evidence by the stricter: the longest grace and the least tame isolation the node may still

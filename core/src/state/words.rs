@@ -42,6 +42,11 @@ fn sentence(cause: &WaitCause) -> String {
             format!("fencing, operation {operation}: {detail}")
         }
         WaitCause::Fencing { operation: None, detail } => format!("fencing: {detail}"),
+        WaitCause::Recovery { detail, unheard } => {
+            let nodes: Vec<String> =
+                unheard.iter().map(|(node, lacks)| format!("{node} ({lacks})")).collect();
+            format!("{detail}: nothing exclusive starts before it is known what runs on {}", nodes.join(", "))
+        }
         WaitCause::Throttled { detail } | WaitCause::Operator { detail } | WaitCause::Other { detail } => {
             detail.clone()
         }

@@ -97,6 +97,11 @@ fn lines(sight: &Sight<'_>, subject: &Subject, waiting: &Waiting) -> Option<(Str
             words::cause(&waiting.cause),
             "starts as soon as a node fits".to_owned(),
         ),
+        WaitCause::Recovery { unheard, .. } => line(
+            "stays unplaced".to_owned(),
+            words::cause(&waiting.cause),
+            format!("starts once {} heard, fenced or attested dead", words::are(unheard.len())),
+        ),
         cause if timed => line("goes on".to_owned(), words::cause(cause), String::new()),
         WaitCause::Stopping { .. }
         | WaitCause::Starting { .. }

@@ -27,8 +27,8 @@ pub use crate::observation::{ExecutorFact, Health, InstanceUsage, NodeUsage, Una
 pub use model::{
     BlockedView, ClusterKind, ClusterSummary, ClusterView, Countdown, EventView, EvidenceView, ExitView,
     InstanceState, InstanceView, LinkRow, LinkVerdict, LinksView, NextView, NodeResources, NodeState,
-    NodeView, OperationKindView, OperationView, Replicas, ServiceView, Standing, Verdict, VersionView,
-    WaitingView, Why,
+    NodeView, OperationKindView, OperationView, RecoveryView, Replicas, ServiceView, Standing, Verdict,
+    VersionView, WaitingView, Why,
 };
 pub use sight::Look;
 pub use why::why;
@@ -65,6 +65,16 @@ pub fn view(look: &Look<'_>) -> ClusterView {
             id: state.cluster.id.clone(),
             name: state.cluster.name.clone(),
             epoch: state.cluster.epoch,
+            recovery: state.cluster.recovery.as_ref().map(|recovery| RecoveryView {
+                what: recovery.what(),
+                epoch: recovery.epoch,
+                last_revision: recovery.last(),
+                at: recovery.at,
+                by: recovery.by.clone(),
+                reason: recovery.reason.clone(),
+                open: recovery.open,
+                unheard: state.unsettled().map(|(node, _)| node.clone()).collect(),
+            }),
             kind: look.kind,
         },
         verdict: Verdict { level: Level::Warning, word: String::new(), sentence: String::new() },

@@ -56,8 +56,31 @@ pub struct ClusterSummary {
     pub name: String,
     /// State's epoch.
     pub epoch: Epoch,
+    /// How it went on from less than it once had, if it did.
+    pub recovery: Option<RecoveryView>,
     /// Whether it is a real, a demo or a simulated one.
     pub kind: ClusterKind,
+}
+
+/// The last recovery of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryView {
+    /// What was done, such as `restored from a snapshot`.
+    pub what: String,
+    /// The epoch that began with it.
+    pub epoch: Epoch,
+    /// The last revision that is surely there: acknowledged writes after it may be gone.
+    pub last_revision: Revision,
+    /// When.
+    pub at: WallMs,
+    /// Who did it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Nothing exclusive is granted while this is true.
+    pub open: bool,
+    /// Nodes of which it is not known what they run.
+    pub unheard: Vec<NodeId>,
 }
 
 /// Marks what must never be taken for production.

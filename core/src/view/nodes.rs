@@ -9,7 +9,7 @@ use super::words::{self, count};
 use crate::effect::FenceMethod;
 use crate::ids::NodeId;
 use crate::observation::{NodeUsage, NodeVerdict};
-use crate::state::{NodeProof, NodeRecord, NodeStanding, Subject};
+use crate::state::{Inventory, NodeProof, NodeRecord, NodeStanding, Subject};
 use crate::units::Millis;
 
 pub(super) fn node(sight: &Sight<'_>, id: &NodeId, record: &NodeRecord, standing: &Standing) -> NodeView {
@@ -125,6 +125,12 @@ pub(super) fn verdict(sight: &Sight<'_>, id: &NodeId, record: &NodeRecord, state
     match (state, &record.standing) {
         (NodeState::Fenced, NodeStanding::Lost { proof: Some(proof), .. }) => {
             format!("{id} is lost and cannot act: {}", proof.describe(id))
+        }
+        (_, _) if record.inventory == Inventory::Taken => {
+            format!("{id} told what it runs and is let back in once it stopped what is not its own")
+        }
+        (_, _) if record.inventory == Inventory::Unheard => {
+            format!("{id} was not heard since the cluster was recovered: what runs there is not known")
         }
         (_, NodeStanding::Lost { at, .. }) => {
             format!("{id} is lost for {}", sight.wall_age(*at).human())

@@ -144,7 +144,7 @@ impl<'a> Sight<'a> {
     /// Does something prove that nothing can run on this claim's node?
     pub(super) fn proven(&self, claim: &Claim) -> bool {
         let proof = self.state.nodes.get(&claim.node).and_then(NodeRecord::proof);
-        proof.is_some_and(|proof| proof.revision() > claim.token.revision)
+        proof.is_some_and(|proof| proof.revision() > claim.since)
     }
 
     pub(super) fn service(&self, slot: &SlotId) -> Option<&'a ServiceRecord> {

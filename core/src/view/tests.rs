@@ -109,6 +109,7 @@ impl Scene {
     fn report(&mut self, at: &str, on: &str, token: Token, phase: InstancePhase, health: Health) {
         let instance = InstanceReport {
             id: InstanceId { slot: slot(at), token },
+            spec: 0,
             phase,
             pid: Some(4_711),
             started_at: WallMs(900_000),

@@ -23,7 +23,9 @@ pub(super) fn verdict(sight: &Sight<'_>, view: &ClusterView) -> Verdict {
     let mut sentences = Vec::new();
     let mut level = Level::Ok;
     for (part_level, sentence) in
-        [nodes(view), alarms(view), services(view), doubts(view), margin(view)].into_iter().flatten()
+        [recovery(view), nodes(view), alarms(view), services(view), doubts(view), margin(view)]
+            .into_iter()
+            .flatten()
     {
         level = level.max(part_level);
         sentences.push(sentence);
@@ -81,6 +83,22 @@ fn without_quorum(sight: &Sight<'_>, standing: &Standing) -> Verdict {
             standing.voters_needed
         ),
     }
+}
+
+/// Said first until all is known again.
+fn recovery(view: &ClusterView) -> Option<(Level, String)> {
+    let recovery = view.cluster.recovery.as_ref().filter(|recovery| recovery.open)?;
+    Some((
+        Level::Warning,
+        format!(
+            "The cluster was {} (epoch {}): acknowledged writes after revision {} may be gone, and nothing \
+             exclusive starts before it is known what runs on {}",
+            recovery.what,
+            recovery.epoch,
+            recovery.last_revision,
+            list(recovery.unheard.iter())
+        ),
+    ))
 }
 
 fn nodes(view: &ClusterView) -> Option<(Level, String)> {

@@ -49,6 +49,10 @@ pub(super) fn next(waiting: &Waiting) -> Option<NextView> {
         WaitCause::Health { node, .. } if waiting.left.is_some() => {
             step(format!("{node} starts it anew"), Some("it stays unhealthy"))
         }
+        WaitCause::Recovery { .. } => step(
+            "it starts".to_owned(),
+            Some("each of them is heard, or proven dead: quorate attest NODE --dead --reason WHY"),
+        ),
         WaitCause::Health { .. } | WaitCause::Copying { .. } | WaitCause::Other { .. } => None,
         WaitCause::Fencing { detail, .. } | WaitCause::Operator { detail } => step(detail.clone(), None),
     }
@@ -66,6 +70,7 @@ pub(super) fn checklist(waiting: &[Waiting]) -> Vec<EvidenceView> {
         | WaitCause::Ended { .. }
         | WaitCause::Operation { .. }
         | WaitCause::Throttled { .. }
+        | WaitCause::Recovery { .. }
         | WaitCause::Health { .. }
         | WaitCause::Copying { .. }
         | WaitCause::Fencing { .. }
@@ -98,6 +103,11 @@ pub(super) fn rows(waiting: &[Waiting]) -> Vec<WaitingView> {
 /// `1 copy`, `2 copies`.
 pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+}
+
+/// `it is`, `all 3 are`.
+pub(super) fn are(number: usize) -> String {
+    if number == 1 { "it is".to_owned() } else { format!("all {number} are") }
 }
 
 /// `a, b and c`.

@@ -7,4 +7,5 @@ mod membership;
 mod operations;
 mod previews;
 mod random;
+mod recovery;
 mod world;

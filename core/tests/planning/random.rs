@@ -264,6 +264,7 @@ fn kind(cause: &WaitCause) -> &'static str {
         WaitCause::Copying { .. } => "copying",
         WaitCause::Fencing { .. } => "fencing",
         WaitCause::Operator { .. } => "operator",
+        WaitCause::Recovery { .. } => "recovery",
         WaitCause::Other { .. } => "other",
     }
 }

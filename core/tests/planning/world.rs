@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use quorate_core::command::{Actor, Command, NodeAdmission, NodeFacts, Proposal};
+use quorate_core::command::{Actor, Command, NodeAdmission, NodeFacts, Proposal, Recovery};
 use quorate_core::detect::detect;
 use quorate_core::effect::FenceMethod;
 use quorate_core::ids::{
@@ -20,8 +20,8 @@ use quorate_core::plan::plan;
 use quorate_core::settings::{ClusterSettings, SettingChange};
 use quorate_core::spec::{ExecutorKind, Resources, SpecDefaults, parse_one};
 use quorate_core::state::{
-    Answer, Claim, FencePhase, MigrationPhase, MigrationRecord, OperationKind, OperationResult, Plan, State,
-    Subject, WaitCause,
+    Answer, Claim, FencePhase, Inventory, MigrationPhase, MigrationRecord, OperationKind, OperationResult,
+    Plan, RecoveryCause, State, Subject, WaitCause,
 };
 use quorate_core::units::{BootMs, CpuMillis, MemoryMib, Millis, WallMs};
 
@@ -272,10 +272,13 @@ impl World {
         report.heartbeat += 1;
         report.echo = report.heartbeat - 1;
         report.lease_epoch = record.lease_epoch;
-        report.wants_rejoin = record.lost() || record.boot != report.boot;
+        report.wants_rejoin = record.lost() || record.boot != report.boot || !record.settled();
         let claims: Vec<(&SlotId, &Claim)> =
             self.state.claims_on(id).filter(|(_, claim)| claim.boot == report.boot).collect();
         for (slot, known) in &mut report.slots {
+            if record.inventory == Inventory::Unheard {
+                break;
+            }
             let token = known.instance.as_ref().map(|instance| instance.id.token);
             if let Some(token) = token.filter(|t| !claims.iter().any(|(s, c)| s == &slot && c.token == *t)) {
                 *known = SlotReport { highest: token.max(self.state.token()), instance: None };
@@ -341,6 +344,7 @@ impl World {
         let sick = self.sick.contains(id);
         InstanceReport {
             id: InstanceId { slot: slot.clone(), token: claim.token },
+            spec: self.digest(slot, claim),
             phase: InstancePhase::Running,
             pid: Some(7),
             started_at: WallMs(0),
@@ -353,6 +357,26 @@ impl World {
             last_exit: None,
             unenforced: Vec::new(),
         }
+    }
+
+    fn digest(&self, slot: &SlotId, claim: &Claim) -> u64 {
+        self.state.services.get(&slot.service).unwrap().spec_of(claim.version).run_digest()
+    }
+
+    /// The cluster goes on from an earlier State, as after a restore or a forced quorum.
+    pub fn recover(&mut self, from: &State) {
+        self.state = from.clone();
+        self.ask(Command::Recover(Recovery {
+            cause: RecoveryCause::ForcedQuorum { survivors: vec![self.observed.me.clone()] },
+            cluster: None,
+            founder: None,
+            reason: "test".to_owned(),
+        }));
+    }
+
+    /// Changes what a node says of itself with its heartbeats from now on.
+    pub fn reports(&mut self, name: &str, change: impl FnOnce(&mut NodeReport)) {
+        self.hear(&node(name), change);
     }
 
     /// Changes what a node reports of one instance.
@@ -427,7 +451,7 @@ fn empty_report(id: &NodeId, boot: BootId) -> NodeReport {
         echo: 0,
         revision: Revision(0),
         pid: 1,
-        guard: GuardReport::default(),
+        guard: GuardReport { answering: true, ..GuardReport::default() },
         usage: NodeUsage::default(),
         executors: vec![process()],
         slots: BTreeMap::new(),

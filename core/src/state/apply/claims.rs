@@ -44,6 +44,9 @@ impl Entry<'_> {
             return forbid(format!("{node} is cordoned"), "choose another node, or uncordon it");
         }
         self.check_slot_is_free(slot, node, service)?;
+        if service.exclusive {
+            self.refuse_while_recovering(slot)?;
+        }
         let spec = service.spec_of(*version);
         let claim = Claim {
             token: self.state.token(),
@@ -56,6 +59,7 @@ impl Entry<'_> {
             granted_at: self.at,
             because: bounded(because, limits::TEXT_BYTES),
             operation: *operation,
+            since: self.state.revision,
             stop: None,
             grace: spec.isolation_grace(),
             critical: spec.priority == Priority::Critical || spec.keep_on_isolation,
@@ -226,7 +230,7 @@ impl Entry<'_> {
             },
             Evidence::Fenced { operation } => match record.proof() {
                 Some(NodeProof::Fenced { operation: proven, revision })
-                    if proven == operation && *revision > claim.token.revision =>
+                    if proven == operation && *revision > claim.since =>
                 {
                     Ok(())
                 }
@@ -234,7 +238,7 @@ impl Entry<'_> {
             },
             Evidence::Attested { revision } => match record.proof() {
                 Some(NodeProof::Attested { revision: proven, .. })
-                    if proven == revision && *revision > claim.token.revision =>
+                    if proven == revision && *revision > claim.since =>
                 {
                     Ok(())
                 }
@@ -251,6 +255,9 @@ impl Entry<'_> {
             Evidence::Silence { lease_epoch, waited } => {
                 if !record.lost() || record.lease_epoch != *lease_epoch || claim.lease_epoch > *lease_epoch {
                     return no(format!("{node} is not lost in lease epoch {lease_epoch}"));
+                }
+                if !record.settled() {
+                    return no(format!("{node} was not heard since a recovery: its silence proves nothing"));
                 }
                 if !self.state.cluster.settings.autonomous_shutdown {
                     return no("split_brain.autonomous_shutdown is off: silence proves nothing".to_owned());

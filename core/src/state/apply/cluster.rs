@@ -26,6 +26,7 @@ impl Entry<'_> {
             id: id.clone(),
             name: bounded(name, limits::NAME_BYTES),
             epoch: Epoch(1),
+            recovery: None,
             settings: settings.clone(),
             settings_changed: self.state.revision,
             next_raft_id: 1,

@@ -12,6 +12,9 @@ mod nodes;
 mod operations;
 #[cfg(test)]
 mod random;
+mod recovery;
+#[cfg(test)]
+mod recovery_tests;
 mod services;
 #[cfg(test)]
 mod testkit;
@@ -146,6 +149,8 @@ impl Entry<'_> {
         }
         match command {
             Command::Bootstrap { cluster, name, settings } => self.bootstrap(cluster, name, settings),
+            Command::Recover(recovery) => self.recover(recovery),
+            Command::TakeInventory { .. } => self.take_inventory(command),
             Command::ChangeSettings(changes) => self.change_settings(changes),
             Command::AdmitNode(admission) => self.admit_node(admission),
             Command::UpdateNode(facts) => self.update_node(facts),
@@ -197,11 +202,15 @@ impl Entry<'_> {
         let operation =
             |id| state.operations.get(id).map(|record| (format!("operation {id}"), record.changed));
         match command {
-            Command::Bootstrap { .. } | Command::KvDelete { .. } | Command::KvExpire { .. } => None,
+            Command::Bootstrap { .. }
+            | Command::Recover(_)
+            | Command::KvDelete { .. }
+            | Command::KvExpire { .. } => None,
             Command::ChangeSettings(_) => Some(("settings".to_owned(), state.cluster.settings_changed)),
             Command::AdmitNode(admission) => node(&admission.facts.node),
             Command::UpdateNode(facts) => node(&facts.node),
             Command::MarkLost { node: id, .. }
+            | Command::TakeInventory { node: id, .. }
             | Command::Rejoin { node: id, .. }
             | Command::Cordon { node: id, .. }
             | Command::AttestDead { node: id, .. }

@@ -4,7 +4,7 @@ use super::{Entry, Outcome, bounded, bounded_all, limits, not_found, refused};
 use crate::command::{NodeAdmission, NodeFacts};
 use crate::event::Event;
 use crate::ids::{BootId, LeaseEpoch, NodeId, RaftId, SlotId, Token};
-use crate::state::{NodeProof, NodeRecord, NodeStanding, OperationKind, Rejection, Reply, codec};
+use crate::state::{Inventory, NodeProof, NodeRecord, NodeStanding, OperationKind, Rejection, Reply, codec};
 
 impl Entry<'_> {
     pub(super) fn node(&self, id: &NodeId) -> Result<&NodeRecord, Rejection> {
@@ -100,6 +100,12 @@ impl Entry<'_> {
                 format!("fence {id} or attest that it is dead first"),
             ));
         }
+        if !record.settled() && record.machine != admission.machine {
+            return Err(refused(
+                format!("what runs on the old host of {id} is not known since the cluster was recovered"),
+                format!("fence {id} or attest that it is dead first, or give this node another name"),
+            ));
+        }
         let raft_id = self.next_raft_id();
         let mut new = self.fresh_record(admission, raft_id, LeaseEpoch(record.lease_epoch.0 + 1));
         new.cordoned = record.cordoned;
@@ -128,6 +134,12 @@ impl Entry<'_> {
             boot: admission.boot.clone(),
             lease_epoch,
             standing: NodeStanding::Alive,
+            // Whoever comes while a recovery is open may run what nobody knows of.
+            inventory: if self.state.recovering().is_some() {
+                Inventory::Unheard
+            } else {
+                Inventory::Settled
+            },
             cordoned: false,
             leaving: false,
             witness: admission.witness,
@@ -188,6 +200,12 @@ impl Entry<'_> {
         if boot.0.is_empty() {
             return Err(refused(format!("node {id} does not say its boot"), "upgrade that node"));
         }
+        if record.inventory == Inventory::Unheard {
+            return Err(refused(
+                format!("what runs on {id} is not known since the cluster was recovered"),
+                "its inventory is taken first",
+            ));
+        }
         self.check_holds(id, record, boot, holds)?;
         if let Some(operation) = self.forced_fence(id) {
             return Err(refused(
@@ -206,6 +224,7 @@ impl Entry<'_> {
         });
         self.carry_claims_over(id, raft_id, boot, epoch);
         self.release_fences(id, &format!("{id} answered again"));
+        self.settle(id);
         self.emit(Event::NodeRejoined { node: id.clone(), adopted: holds.len() as u32 });
         Ok(Reply::Accepted)
     }
@@ -306,6 +325,7 @@ impl Entry<'_> {
                 *standing = Some(proof);
             }
         });
+        self.settle(id);
     }
 
     pub(super) fn leave(&mut self, id: &NodeId) -> Outcome {
@@ -330,6 +350,12 @@ impl Entry<'_> {
         let record = self.node(id)?;
         if !record.leaving && !record.lost() {
             return Err(refused(format!("{id} is alive and not leaving"), format!("let {id} leave first")));
+        }
+        if !record.settled() {
+            return Err(refused(
+                format!("what runs on {id} is not known since the cluster was recovered"),
+                "let it join again, fence it or attest that it is dead",
+            ));
         }
         if let Some((slot, claim)) = self.state.claims_on(id).next() {
             return Err(refused(

@@ -2,10 +2,11 @@
 //! from the same log, from its stored form, and from a snapshot on the way.
 
 use super::testkit::{Cluster, admission, asked, facts, node, planned, request, service, spec};
-use crate::command::{Command, OperationStep, Proposal};
-use crate::ids::{BootId, LeaseEpoch, NodeId, OperationId, Revision, SlotId, Token};
+use crate::command::{Command, Found, OperationStep, Proposal, Recovery};
+use crate::ids::{BootId, Epoch, LeaseEpoch, NodeId, OperationId, Revision, SlotId, Token};
 use crate::state::{
-    ClusterSettings, Evidence, MigrationPhase, NodeProof, OperationKind, SettingChange, State, codec,
+    ClusterSettings, Evidence, MigrationPhase, NodeProof, OperationKind, RecoveryCause, SettingChange, State,
+    codec,
 };
 use crate::units::Millis;
 
@@ -151,7 +152,7 @@ fn any_command(dice: &mut Dice, cluster: &Cluster) -> Command {
     if let Some(command) = orderly {
         return command;
     }
-    match dice.below(40) {
+    match dice.below(43) {
         0 => {
             let mut admission = admission(name);
             if dice.below(2) == 0 {
@@ -224,12 +225,48 @@ fn any_command(dice: &mut Dice, cluster: &Cluster) -> Command {
             key: b"k".to_vec(),
             range_end: dice.one(&[None, Some(b"a".to_vec()), Some(b"z".to_vec())]),
         },
+        39 if dice.below(40) == 0 => Command::Recover(Recovery {
+            cause: RecoveryCause::ForcedQuorum { survivors: vec![node(name)] },
+            cluster: None,
+            founder: None,
+            reason: "test".to_owned(),
+        }),
+        39..=41 => any_inventory(dice, state, name),
         _ => {
             let profile = dice.one(&["default", "lan", "fast", "wrong"]);
             let change = SettingChange { name: "timing.profile".to_owned(), value: profile.to_owned() };
             Command::ChangeSettings(vec![change])
         }
     }
+}
+
+/// What a node may tell: its claims, some of them running, and what nobody claimed.
+fn any_inventory(dice: &mut Dice, state: &State, name: &str) -> Command {
+    let mut found: Vec<Found> = Vec::new();
+    let id = node(name);
+    for (slot, token) in state.claims_on(&id).map(|(slot, claim)| (slot.clone(), claim.token)) {
+        found.retain(|other| other.slot != slot);
+        let digest = any_digest(dice, state, &slot);
+        let runs = (dice.below(2) == 0).then_some((token, digest));
+        let highest = if dice.below(4) == 0 { state.token() } else { token };
+        found.push(Found { slot, highest, runs });
+    }
+    let slot = any_slot(dice, state);
+    if found.iter().all(|other| other.slot != slot) {
+        let revision = Revision(dice.below(state.revision.0 + 40));
+        let token = Token { epoch: Epoch(1 + dice.below(2)), revision };
+        let digest = any_digest(dice, state, &slot);
+        found.push(Found { slot, highest: token, runs: Some((token, digest)) });
+    }
+    let highest = found.iter().map(|found| found.highest).max().unwrap_or_default();
+    let boot = state.nodes.get(&id).map_or_else(BootId::default, |record| record.boot.clone());
+    let recovery = state.recovering().map_or(Revision(1), |recovery| recovery.begun);
+    Command::TakeInventory { node: id, boot, recovery, highest, found }
+}
+
+fn any_digest(dice: &mut Dice, state: &State, slot: &SlotId) -> u64 {
+    let service = state.services.get(&slot.service).filter(|_| dice.below(5) > 0);
+    service.map_or(7, |service| service.spec.run_digest())
 }
 
 fn any_proposal(dice: &mut Dice, cluster: &Cluster) -> Proposal {
@@ -250,6 +287,9 @@ struct Seen {
     ended: u32,
     flips: u32,
     fenced: u32,
+    recoveries: u32,
+    adopted: u32,
+    settled: u32,
 }
 
 #[test]
@@ -259,7 +299,7 @@ fn any_commands_in_any_order_are_answered_and_keep_what_must_hold() {
         let mut dice = Dice(seed);
         let mut cluster = Cluster::of(&NODES[..3]);
         let mut other = cluster.state.clone();
-        for _ in 0..400 {
+        for _ in 0..500 {
             let entry: Vec<Proposal> =
                 (0..dice.below(4)).map(|_| any_proposal(&mut dice, &cluster)).collect();
             let one_by_one = match &entry[..] {
@@ -284,6 +324,10 @@ fn any_commands_in_any_order_are_answered_and_keep_what_must_hold() {
         }
     }
     assert!(
+        seen.recoveries > 5 && seen.adopted > 5 && seen.settled > 5,
+        "too few recoveries happened: {seen:?}"
+    );
+    assert!(
         seen.accepted > 5_000 && seen.grants > 500 && seen.ended > 200 && seen.flips > 1 && seen.fenced > 5,
         "too little happened: {seen:?}"
     );
@@ -295,6 +339,9 @@ impl Seen {
         match event {
             Event::Granted { .. } => self.grants += 1,
             Event::ClaimEnded { .. } => self.ended += 1,
+            Event::Recovered { .. } => self.recoveries += 1,
+            Event::InventoryTaken { adopted, .. } => self.adopted += adopted,
+            Event::RecoveryOver => self.settled += 1,
             Event::OperationEnded { what, well: true, .. } if what.starts_with("move") => self.flips += 1,
             Event::OperationEnded { what, well: true, .. } if what.starts_with("fencing") => self.fenced += 1,
             _ => {}

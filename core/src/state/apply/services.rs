@@ -70,7 +70,7 @@ impl Entry<'_> {
             record.exclusive_since = if exclusive { self.state.revision } else { Revision(0) };
         }
         record.spec = spec.clone();
-        if !runs_alike(&old.spec, spec) {
+        if !old.spec.runs_alike(spec) {
             record.version = Version(old.version.0 + 1);
         }
         self.renew(record, "deploy")
@@ -127,7 +127,7 @@ impl Entry<'_> {
                         .versions
                         .iter()
                         .any(|version| version.version > claim.version && version.cause == "restart");
-                    if known && !restarted && runs_alike(service.spec_of(claim.version), &service.spec) {
+                    if known && !restarted && service.spec_of(claim.version).runs_alike(&service.spec) {
                         claim.version = service.version;
                         record.changed = revision;
                     }
@@ -136,7 +136,7 @@ impl Entry<'_> {
         }
     }
 
-    fn begin_rollout(&mut self, name: &ServiceName, version: Version) -> Outcome {
+    pub(super) fn begin_rollout(&mut self, name: &ServiceName, version: Version) -> Outcome {
         self.end_rollouts(name, &OperationResult::Released(format!("version {version} came after it")));
         let older = |slot: &SlotRecord| slot.claims.iter().filter(|claim| claim.version != version).count();
         let total: usize =
@@ -279,18 +279,6 @@ pub(super) fn slots_of(state: &State, name: &ServiceName) -> Vec<SlotId> {
     let first = SlotId { service: name.clone(), ordinal: 0 };
     let last = SlotId { service: name.clone(), ordinal: u32::MAX };
     state.slots.range(first..=last).map(|(slot, _)| slot.clone()).collect()
-}
-
-/// Do two specs differ only in what does not touch a running copy?
-fn runs_alike(one: &ServiceSpec, two: &ServiceSpec) -> bool {
-    let still = |spec: &ServiceSpec| ServiceSpec {
-        labels: Default::default(),
-        replicas: 0,
-        placement: Default::default(),
-        exclusive: None,
-        ..spec.clone()
-    };
-    still(one) == still(two)
 }
 
 /// Keeps the newest deployments and the newest of each version that still has a claim.
