@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::effect::FenceMethod;
 use crate::evidence::Evidence;
+use crate::fence::FenceLevels;
 use crate::ids::{
     BootId, ClusterId, DiskId, Endpoint, LeaseEpoch, MachineId, NodeId, OperationId, RequestId, Revision,
     ServiceName, SlotId, Token, Version,
@@ -345,7 +345,7 @@ pub struct NodeFacts {
     /// What it can run.
     pub executors: Vec<ExecutorFact>,
     /// How it can be fenced, level by level; the methods of a level all have to succeed.
-    pub fencing: Vec<Vec<FenceMethod>>,
+    pub fencing: FenceLevels,
     /// Are deadlines held by two holders?
     pub armed: bool,
     /// Does silence count as evidence here?
@@ -400,6 +400,20 @@ pub enum OperationStep {
     },
     /// Fencing: proven off.
     FenceProven {
+        /// What was said.
+        output: String,
+    },
+    /// Fencing: proven off, and this node switches it on again by this method of the proven level.
+    PowerOn {
+        /// Who does it.
+        by: NodeId,
+        /// Counted on from the attempts to take its power.
+        attempt: u32,
+        /// Which method of the level, from 0.
+        method: u32,
+    },
+    /// Fencing: this method gave the power back.
+    PoweredOn {
         /// What was said.
         output: String,
     },

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fence::FenceMethod;
 use crate::ids::{InstanceId, NodeId, OperationId, SlotId, Token, Version};
 use crate::spec::ServiceSpec;
 use crate::units::{BootMs, Millis};
@@ -113,19 +114,15 @@ pub struct FenceNode {
     pub target: NodeId,
     /// How.
     pub method: FenceMethod,
+    /// Take its power, or give it back.
+    pub deed: FenceDeed,
 }
 
-/// One way to fence a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FenceMethod {
-    /// A program called as `COMMAND.. off` and `COMMAND.. status` with QUORATE_FENCE_TARGET set.
-    /// `status` prints `off` and ends with 0 when nothing of the target can run.
-    Exec {
-        /// Program and first arguments.
-        command: Vec<String>,
-        /// For each call.
-        timeout: Millis,
-        /// How often before the next method.
-        attempts: u32,
-    },
+/// What is done to a node that is fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FenceDeed {
+    /// Off, and read back.
+    Off,
+    /// On again, once it was proven off.
+    On,
 }

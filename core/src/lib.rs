@@ -17,6 +17,7 @@ pub mod document;
 pub mod effect;
 pub mod event;
 pub mod evidence;
+pub mod fence;
 pub mod ids;
 pub mod lease;
 pub mod observation;

@@ -7,6 +7,7 @@ use std::fmt;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use crate::fence::FenceTool;
 use crate::ids::{
     BootId, InstanceId, LeaseEpoch, NodeId, OperationId, RaftId, Revision, Segment, SlotId, Token,
 };
@@ -43,8 +44,8 @@ pub struct NodeReport {
     pub slots: BTreeMap<SlotId, SlotReport>,
     /// State copies under way or finished here.
     pub transfers: Vec<TransferReport>,
-    /// Fencing deeds under way or finished here.
-    pub fencing: Vec<FenceReport>,
+    /// Its part in fencing others.
+    pub fencing: FencingReport,
     /// Whom it reaches.
     pub links: Vec<LinkReport>,
 }
@@ -336,6 +337,43 @@ pub enum TransferOutcome {
     Failed(String),
 }
 
+/// A node's part in fencing others.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FencingReport {
+    /// Deeds under way or finished here.
+    pub deeds: Vec<FenceReport>,
+    /// What methods of other nodes need and is not here, bounded.
+    pub missing: Vec<MissingTool>,
+    /// The last test of each method that was tried from here, bounded.
+    pub tests: Vec<FenceTest>,
+}
+
+/// Something that a fence method needs and that is not on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingTool {
+    /// Which.
+    pub tool: FenceTool,
+    /// What is wrong with it, and what to do.
+    pub unavailable: Unavailable,
+}
+
+/// What a device said when it was asked for the power state alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceTest {
+    /// Whose device.
+    pub target: NodeId,
+    /// Which level, from 0.
+    pub level: u32,
+    /// Which method of it, from 0.
+    pub method: u32,
+    /// When, for people.
+    pub at: WallMs,
+    /// How long it took.
+    pub took: Millis,
+    /// `on` or `off`, or why it cannot be relied on.
+    pub power: Result<String, String>,
+}
+
 /// One fencing deed as its executor sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FenceReport {
@@ -357,6 +395,11 @@ pub enum FenceOutcome {
     },
     /// It is not proven off; why.
     Failed {
+        /// What the method said, bounded.
+        output: String,
+    },
+    /// A node that was proven off was switched on again.
+    SwitchedOn {
         /// What the method said, bounded.
         output: String,
     },

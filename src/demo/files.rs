@@ -71,7 +71,7 @@ pub(super) fn node_yaml(dir: &Path, node: &NodePlan, join: Option<(&str, &str)>)
     let command = [quoted(&program)?, "demo".into(), "fence-agent".into(), "--dir".into(), quoted(dir)?];
     writeln!(
         text,
-        "fencing:\n  methods: [[{{kind: exec, command: [{}, --node, {}], timeout: 10s, attempts: 2}}]]",
+        "fencing:\n  methods: [[{{name: demo, exec: [{}, --node, {}], timeout: 10s, attempts: 2}}]]",
         command.join(", "),
         node.name
     )?;

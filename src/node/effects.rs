@@ -5,23 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use quorate_core::effect::{Effect, FenceNode};
+use quorate_core::effect::Effect;
 use quorate_core::ids::{OperationId, SlotId};
 use quorate_core::lease::Renewal;
 use quorate_core::observation::{
-    ExecutorFact, FenceOutcome, FenceReport, GuardReport, LinkReport, NodeUsage, SlotReport, TransferReport,
+    ExecutorFact, FencingReport, GuardReport, LinkReport, NodeUsage, SlotReport, TransferReport,
 };
 use quorate_core::spec::ExecutorKind;
 use tokio::sync::watch;
 
 use super::inner::{Inner, hold};
-use super::{identity, transfer};
+use super::{fencing, identity, transfer};
 use crate::guard::GuardClient;
 use crate::layout::Layout;
 use crate::ports::{ActError, Executor};
-
-/// Deeds and copies that are remembered after they ended.
-const REMEMBERED: usize = 32;
 
 /// What this node sees of itself.
 pub(super) struct Seen {
@@ -30,7 +27,7 @@ pub(super) struct Seen {
     pub(super) executors: Vec<ExecutorFact>,
     pub(super) slots: BTreeMap<SlotId, SlotReport>,
     pub(super) transfers: Vec<TransferReport>,
-    pub(super) fencing: Vec<FenceReport>,
+    pub(super) fencing: FencingReport,
     pub(super) links: Vec<LinkReport>,
 }
 
@@ -43,7 +40,7 @@ pub(super) struct Works {
     pub(super) usage: Mutex<NodeUsage>,
     pub(super) links: Mutex<Vec<LinkReport>>,
     pub(super) transfers: Mutex<BTreeMap<OperationId, TransferReport>>,
-    fencing: Mutex<Vec<FenceReport>>,
+    pub(super) fencing: Mutex<FencingReport>,
     under_way: Mutex<BTreeSet<String>>,
     /// Where work that may take long is done.
     runtime: tokio::runtime::Handle,
@@ -184,30 +181,8 @@ async fn act(inner: &Arc<Inner>, effect: Effect) -> Result<(), ActError> {
             Ok(())
         }
         Effect::Fence(deed) => {
-            fence(inner, deed).await;
+            fencing::carry_out(inner, deed).await;
             Ok(())
         }
     }
-}
-
-async fn fence(inner: &Arc<Inner>, deed: FenceNode) {
-    let FenceNode { operation, attempt, target, method } = deed;
-    note_fence(inner, FenceReport { operation, attempt, outcome: None });
-    tracing::warn!(%target, operation = operation.0, attempt, "fencing");
-    // Only the side with a quorum fences, as of a moment right before the deed.
-    let outcome = match inner.raft.read_index().await {
-        Err(error) => FenceOutcome::Withheld { why: error.to_string() },
-        Ok(_) => crate::fencing::fence(&target, &method).await,
-    };
-    tracing::warn!(%target, operation = operation.0, attempt, ?outcome, "fencing ended");
-    note_fence(inner, FenceReport { operation, attempt, outcome: Some(outcome) });
-    inner.hurry.notify_one();
-}
-
-fn note_fence(inner: &Inner, report: FenceReport) {
-    let mut fencing = hold(&inner.works.fencing);
-    fencing.retain(|old| (old.operation, old.attempt) != (report.operation, report.attempt));
-    fencing.push(report);
-    let surplus = fencing.len().saturating_sub(REMEMBERED);
-    fencing.drain(..surplus);
 }

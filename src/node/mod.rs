@@ -12,6 +12,7 @@ mod answer;
 mod cluster_proto;
 mod control;
 mod effects;
+mod fencing;
 mod health;
 mod heartbeat;
 mod identity;

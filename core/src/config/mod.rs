@@ -1,6 +1,7 @@
 //! A node's own file, checked and complete: who it is, where it listens, what it offers, and the cluster
 //! settings it would seed. Does not read files, resolve names or measure the host.
 
+mod fencing;
 mod parse;
 mod seed;
 #[cfg(test)]
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use crate::effect::FenceMethod;
+use crate::fence::FenceLevels;
 use crate::ids::{Endpoint, NodeId, Segment};
 use crate::settings::ClusterSettings;
 use crate::spec::{Resources, SpecDefaults};
@@ -50,7 +51,7 @@ pub struct Config {
     /// The executor of services that name none.
     pub default_executor: String,
     /// How others can fence it, level by level; the methods of a level all have to succeed.
-    pub fencing: Vec<Vec<FenceMethod>>,
+    pub fencing: FenceLevels,
     /// Does silence count as evidence here?
     pub silence_counts: bool,
     /// When Raft's log becomes a snapshot.

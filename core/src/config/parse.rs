@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use crate::document::{DocumentErrors, Faults, Field, Fields, parse as parse_tree};
-use crate::effect::FenceMethod;
 use crate::ids::{Endpoint, NodeId, Segment};
 use crate::spec::{EXECUTORS, Resources};
 use crate::units::{CpuMillis, MemoryMib, Millis};
@@ -296,18 +295,6 @@ impl<'a> File<'a> {
         }
     }
 
-    fn fencing(&self) -> Option<Vec<Vec<FenceMethod>>> {
-        let levels = self.get("fencing.methods")?.items(8)?;
-        let level = |item: &Field<'_>| {
-            if item.is_list() {
-                item.items(8)?.iter().map(fence_method).collect()
-            } else {
-                Some(vec![fence_method(item)?])
-            }
-        };
-        levels.iter().map(level).collect()
-    }
-
     fn switch(&self, key: &str, standard: bool) -> bool {
         let words = [("on", true), ("off", false), ("true", true), ("false", false)];
         self.get(key).and_then(|field| field.word(&words)).unwrap_or(standard)
@@ -326,28 +313,4 @@ impl<'a> File<'a> {
         let level = self.get("log.level").and_then(|field| field.word(&LogLevel::ALL));
         LogConfig { level: level.unwrap_or(standard.level), file: self.path("log.file").or(standard.file) }
     }
-}
-
-fn fence_method(item: &Field<'_>) -> Option<FenceMethod> {
-    let map = item.fields(&["kind", "command", "timeout", "attempts"])?;
-    let remedy = "write {kind: exec, command: [program, argument]}";
-    let kind = match map.get("kind") {
-        Some(field) => field.word(&[("exec", ())]),
-        None => map.missing("kind", remedy),
-    };
-    let command = match map.get("command") {
-        Some(field) => {
-            let command = field.texts(64, 16 * 1024);
-            match command.as_ref().map(|command| command.first().is_some_and(|program| !program.is_empty())) {
-                Some(false) => field.fail("the command names no program", remedy),
-                _ => command,
-            }
-        }
-        None => map.missing("command", remedy),
-    };
-    let timeout =
-        map.get("timeout").map_or(Some(Millis(30_000)), |field| field.length(Millis(100)..=Millis(600_000)));
-    let attempts = map.get("attempts").map_or(Some(2), |field| field.whole(1..=10));
-    kind?;
-    Some(FenceMethod::Exec { command: command?, timeout: timeout?, attempts: u32::try_from(attempts?).ok()? })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::document::{Entry, Faults, Node, Value, parse as parse_tree};
+use crate::fence::{FenceAction, FenceDevice, FenceMethod, GuestEngine};
 use crate::settings::{NAMES, TimingProfile};
 use crate::spec;
 
@@ -62,14 +63,37 @@ fn the_reference_names_every_key_and_gives_the_defaults() {
 fn the_reference_shows_values_that_are_taken() {
     let shown = with(
         "addresses: [{segment: main, host: 10.0.0.1, port: 7000}]\nlabels: {zone: a, disk: ssd}\n\
-         fencing: {methods: [[{kind: exec, command: [/usr/local/bin/fence, n1], timeout: 30s, attempts: 2}]]}",
+         fencing: {methods: [[{name: ipmi, agent: fence_ipmilan, parameters: {ip: 10.0.0.9, username: admin, \
+         lanplus: 1}, password_file: /etc/quorate/bmc-n1, action: off, timeout: 3s, attempts: 2, delay: 0s}], \
+         [{exec: [/usr/local/bin/fence, n1]}], [{virsh: n1, connect: qemu+ssh://host/system, action: reboot}]]}",
     );
-    let command = ["/usr/local/bin/fence", "n1"].map(str::to_owned).to_vec();
-    let method = FenceMethod::Exec { command, timeout: Millis(30_000), attempts: 2 };
-    assert_eq!(shown.fencing, [[method.clone()]]);
+    let texts = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let ipmi = FenceDevice::Agent {
+        agent: "fence_ipmilan".to_owned(),
+        parameters: texts(&[("ip", "10.0.0.9"), ("lanplus", "1"), ("username", "admin")]),
+        password_file: Some("/etc/quorate/bmc-n1".to_owned()),
+    };
+    let exec = FenceDevice::Exec {
+        command: vec!["/usr/local/bin/fence".to_owned(), "n1".to_owned()],
+        parameters: BTreeMap::new(),
+        password_file: None,
+    };
+    let guest = FenceDevice::Guest {
+        engine: GuestEngine::Virsh,
+        guest: "n1".to_owned(),
+        connect: Some("qemu+ssh://host/system".to_owned()),
+    };
+    let levels = [
+        [FenceMethod { name: "ipmi".to_owned(), ..FenceMethod::of(ipmi) }],
+        [FenceMethod::of(exec.clone())],
+        [FenceMethod { action: FenceAction::Reboot, ..FenceMethod::of(guest) }],
+    ];
+    assert_eq!(shown.fencing, levels);
     assert_eq!(
-        with("fencing: {methods: [{kind: exec, command: [/usr/local/bin/fence, n1]}]}").fencing,
-        [[method]]
+        with("fencing: {methods: [{exec: [/usr/local/bin/fence, n1]}]}").fencing,
+        [[FenceMethod::of(exec)]]
     );
     assert_eq!(shown.addresses[0].to_string(), "main=10.0.0.1:7000");
     for comment in ["addresses:", "labels: {}", "methods: []"] {
@@ -174,17 +198,42 @@ fn wrong_keys_and_values_are_refused_where_they_stand() {
             "address",
         ),
         ("labels: {node: x}", "labels.node", "label", "node is taken"),
+        ("fencing: {methods: [{name: x}]}", "fencing.methods[0]", "names no device", "fence_ipmilan"),
+        ("fencing: {methods: [{exec: [a], docker: b}]}", "fencing.methods[0]", "two devices", "write"),
+        ("fencing: {methods: [[{exec: []}]]}", "fencing.methods[0][0].exec", "no program", "PATH"),
+        ("fencing: {methods: [{exec: [./a]}]}", "fencing.methods[0].exec", "no program", "whole path"),
+        ("fencing: {methods: [[]]}", "fencing.methods[0]", "no method", "give it one"),
+        ("fencing: {methods: [{agent: ipmilan}]}", "fencing.methods[0].agent", "not a fence agent", "fence_"),
         (
-            "fencing: {methods: [{kind: ipmi, command: [x]}]}",
-            "fencing.methods[0].kind",
-            "not a value",
-            "exec",
+            "fencing: {methods: [{agent: fence_x, parameters: {passwd: hush}}]}",
+            "fencing.methods[0].parameters.passwd",
+            "secret does not belong here",
+            "password_file",
         ),
         (
-            "fencing: {methods: [[{kind: exec, command: []}]]}",
-            "fencing.methods[0][0].command",
-            "no program",
-            "exec",
+            "fencing: {methods: [{agent: fence_x, parameters: {action: on}}]}",
+            "fencing.methods[0].parameters.action",
+            "set for each call",
+            "remove",
+        ),
+        (
+            "fencing: {methods: [{agent: fence_x, password_file: secret}]}",
+            "fencing.methods[0].password_file",
+            "no whole path",
+            "/etc",
+        ),
+        (
+            "fencing: {methods: [{docker: n1, parameters: {}}]}",
+            "fencing.methods[0].parameters",
+            "told only the guest",
+            "remove",
+        ),
+        ("fencing: {methods: [{docker: --all}]}", "fencing.methods[0].docker", "cannot be passed", "engine"),
+        (
+            "fencing: {methods: [{docker: n1, action: cycle}]}",
+            "fencing.methods[0].action",
+            "not a value",
+            "reboot",
         ),
         ("resources: {cpu: many}", "resources.cpu", "a number", "write"),
         ("log: {level: loud}", "log.level", "not a value", "info"),

@@ -142,8 +142,13 @@ fn fenced_item(desk: &Desk<'_>, claim: &Claim, record: &NodeRecord) -> EvidenceI
     let detail = match desk.fence_of(node) {
         _ if holds => format!("{node} was read back as off"),
         _ if belied => format!("{node} is heard, so it is not off"),
-        Some((operation, fence)) => format!("operation {operation}: {}", super::fencing::describe(fence)),
+        Some((operation, fence)) => {
+            format!("operation {operation}: {}", super::fencing::describe(desk, fence))
+        }
         None if record.facts.fencing.is_empty() => format!("{node} has no fence method"),
+        None if desk.failed_fence(node).is_some() => {
+            format!("every fence method of {node} failed: quorate fence {node} tries again")
+        }
         None if !desk.state.cluster.settings.fencing_auto => {
             format!("fencing.auto is off: quorate fence {node}")
         }

@@ -7,7 +7,7 @@ use crate::observation::{
     FenceOutcome, FenceReport, Health, Heard, InstancePhase, InstanceReport, InstanceUsage, NodeReport,
     NodeVerdict, Observed, SlotReport, TransferOutcome, TransferReport, Verdicts,
 };
-use crate::state::{Claim, OperationKind, State};
+use crate::state::{Claim, FencePhase, OperationKind, State};
 use crate::units::{Millis, WallMs};
 
 /// The observations after all nodes obeyed.
@@ -72,8 +72,15 @@ fn obey(state: &State, node: &NodeId, report: &mut NodeReport) {
                 });
             }
             OperationKind::Fence(fence) if fence.by_node.as_ref() == Some(node) => {
-                let outcome = Some(FenceOutcome::ProvenOff { output: "as foreseen".to_owned() });
-                report.fencing.push(FenceReport { operation: *id, attempt: fence.attempt, outcome });
+                let output = "as foreseen".to_owned();
+                let outcome = Some(match fence.phase {
+                    FencePhase::Proven => FenceOutcome::SwitchedOn { output },
+                    FencePhase::Requested
+                    | FencePhase::Running
+                    | FencePhase::Failed
+                    | FencePhase::Released => FenceOutcome::ProvenOff { output },
+                });
+                report.fencing.deeds.push(FenceReport { operation: *id, attempt: fence.attempt, outcome });
             }
             OperationKind::Fence(_) | OperationKind::Drain(_) | OperationKind::Rollout(_) => {}
         }

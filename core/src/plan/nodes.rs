@@ -85,6 +85,12 @@ fn unready(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord, report: &NodeRep
             "{node} is heard, but is not let back in while operation {operation} fences it"
         ));
     }
+    if let Some((operation, by)) = desk.striking(node) {
+        return Some(format!(
+            "{node} is heard again, but {by} fences it at this moment: what comes of operation {operation} \
+             is known first"
+        ));
+    }
     if report.revision < record.changed {
         return Some(format!(
             "{node} is heard again and catches up first: it has applied revision {} of {}",

@@ -181,6 +181,9 @@ fn advance(kind: &OperationKind, step: &OperationStep) -> Option<(String, Option
         (OperationKind::Fence(fence), OperationStep::FenceAttempt { by, .. }) => {
             Some((format!("{by} fences {}", fence.node), None))
         }
+        (OperationKind::Fence(fence), OperationStep::PowerOn { by, .. }) => {
+            Some((format!("{by} switches {} on again", fence.node), None))
+        }
         (
             _,
             OperationStep::Prepare { .. }
@@ -189,7 +192,9 @@ fn advance(kind: &OperationKind, step: &OperationStep) -> Option<(String, Option
             | OperationStep::Verify
             | OperationStep::FenceAttempt { .. }
             | OperationStep::FenceFailed { .. }
-            | OperationStep::FenceProven { .. },
+            | OperationStep::FenceProven { .. }
+            | OperationStep::PowerOn { .. }
+            | OperationStep::PoweredOn { .. },
         ) => None,
     }
 }

@@ -8,7 +8,7 @@ use super::placement::{Wish, place};
 use crate::ids::{NodeId, SlotId};
 use crate::observation::{ExitKind, ExitReason, Health, InstancePhase, InstanceReport, NodeVerdict};
 use crate::spec::ServiceSpec;
-use crate::state::{Claim, OperationKind, OperationResult, ServiceRecord, Subject, WaitCause};
+use crate::state::{Claim, ServiceRecord, Subject, WaitCause};
 use crate::units::Millis;
 
 /// Explains every slot that is not as it should be.
@@ -179,15 +179,11 @@ fn blocked(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord, claim: &
         return;
     }
     if let Some((operation, fence)) = desk.fence_of(&node) {
-        let detail = super::fencing::describe(fence);
+        let detail = super::fencing::describe(desk, fence);
         wait(desk, slot, WaitCause::Fencing { operation: Some(operation), detail }, None);
         return;
     }
-    if let Some((operation, why)) = failed_fence(desk, &node) {
-        let detail = format!(
-            "{why}; quorate fence {node} tries again, or if you know that it is dead: quorate attest {node} \
-             --dead --reason WHY"
-        );
+    if let Some((operation, detail)) = desk.failed_fence(&node) {
         wait(desk, slot, WaitCause::Fencing { operation: Some(operation), detail }, None);
     } else if left.is_none() && !desk.fences_by_itself(&node) {
         let detail = format!(
@@ -201,20 +197,4 @@ fn blocked(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord, claim: &
 /// Where the slot would start if its claim ended now.
 fn destination(desk: &Desk<'_>, slot: &SlotId, service: &ServiceRecord) -> Option<NodeId> {
     place(desk, &Wish::anywhere(slot, &service.spec)).ok().map(|choice| choice.node)
-}
-
-/// The newest fencing of this loss of the node that ended without proof.
-fn failed_fence(desk: &Desk<'_>, node: &NodeId) -> Option<(crate::ids::OperationId, String)> {
-    let epoch = desk.record(node)?.lease_epoch;
-    desk.state.operations.iter().rev().find_map(|(id, operation)| {
-        let OperationKind::Fence(fence) = &operation.kind else { return None };
-        let same = fence.node == *node && fence.lease_epoch == epoch;
-        match &operation.ended.as_ref().filter(|_| same)?.result {
-            OperationResult::Failed(why) => Some((*id, format!("fencing {node} failed: {why}"))),
-            OperationResult::Done
-            | OperationResult::RolledBack(_)
-            | OperationResult::Cancelled
-            | OperationResult::Released(_) => None,
-        }
-    })
 }

@@ -1,7 +1,7 @@
 //! This node's part in operations: fetching state for a migration, doing a fencing deed, and cleaning up
 //! after both. Which phase is due is never decided here; State says it.
 
-use crate::effect::{Effect, FenceNode, FetchState};
+use crate::effect::{Effect, FenceDeed, FenceNode, FetchState};
 use crate::ids::{NodeId, OperationId};
 use crate::lease::Lease;
 use crate::observation::NodeReport;
@@ -70,15 +70,21 @@ fn pass_due(state: &State, migration: &MigrationRecord, me: &NodeId) -> Option<(
 pub(super) fn fences(state: &State, own: &NodeReport) -> Vec<Effect> {
     let due = |(id, operation): (&OperationId, &Operation)| {
         let OperationKind::Fence(fence) = &operation.kind else { return None };
-        let mine = fence.phase == FencePhase::Running && fence.by_node.as_ref() == Some(&own.node);
-        let begun = own.fencing.iter().any(|deed| deed.operation == *id && deed.attempt == fence.attempt);
+        let deed = match fence.phase {
+            FencePhase::Running => FenceDeed::Off,
+            FencePhase::Proven => FenceDeed::On,
+            FencePhase::Requested | FencePhase::Failed | FencePhase::Released => return None,
+        };
+        let mine = fence.by_node.as_ref() == Some(&own.node);
+        let begun =
+            own.fencing.deeds.iter().any(|deed| deed.operation == *id && deed.attempt == fence.attempt);
         if !mine || begun || fence.node == own.node {
             return None;
         }
         let levels = &state.nodes.get(&fence.node)?.facts.fencing;
         let method = levels.get(fence.level as usize)?.get(fence.method as usize)?.clone();
         let target = fence.node.clone();
-        Some(Effect::Fence(FenceNode { operation: *id, attempt: fence.attempt, target, method }))
+        Some(Effect::Fence(FenceNode { operation: *id, attempt: fence.attempt, target, method, deed }))
     };
     running(state).filter_map(due).collect()
 }

@@ -255,7 +255,7 @@ fn report() -> NodeReport {
         executors: Vec::new(),
         slots: BTreeMap::new(),
         transfers: Vec::new(),
-        fencing: Vec::new(),
+        fencing: Default::default(),
         links: Vec::new(),
     }
 }

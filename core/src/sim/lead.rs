@@ -99,7 +99,7 @@ impl Node {
         let heard = Heard { received: now, answered, echo_rose: rose.unwrap_or(now), report: report.clone() };
         leading.news |= before.is_none_or(|heard| heard.report.slots != report.slots)
             || !report.transfers.is_empty()
-            || !report.fencing.is_empty()
+            || !report.fencing.deeds.is_empty()
             || report.wants_rejoin;
         leading.sessions.insert(report.node.clone(), session);
         leading.heard.insert(report.node.clone(), heard);

@@ -118,6 +118,7 @@ pub enum Count {
     FenceAttempts,
     Fences,
     FencesFailed,
+    SwitchedOn,
     Grants,
     Losses,
     Rejoins,

@@ -11,12 +11,12 @@ use super::lead::Leading;
 use super::log::{LogMessage, Payload, Replica};
 use super::{Count, Plant};
 use crate::command::{Actor, Command, Proposal};
-use crate::effect::{Effect, FenceNode, FetchState};
+use crate::effect::{Effect, FenceDeed, FenceNode, FetchState};
 use crate::ids::{LeaseEpoch, NodeId, Revision, SlotId, Token};
 use crate::lease::{Lease, LeaseHolder, LeaseTerms};
 use crate::observation::{
-    FenceOutcome, FenceReport, GuardReport, NodeReport, NodeUsage, SlotReport, TransferOutcome,
-    TransferReport,
+    FenceOutcome, FenceReport, FencingReport, GuardReport, NodeReport, NodeUsage, SlotReport,
+    TransferOutcome, TransferReport,
 };
 use crate::reconcile::reconcile;
 use crate::state::{Answer, State};
@@ -209,7 +209,7 @@ impl Node {
             executors: host.facts.executors.clone(),
             slots: self.inventory.clone().unwrap_or_default(),
             transfers: self.transfers.clone(),
-            fencing: self.fencing.clone(),
+            fencing: FencingReport { deeds: self.fencing.clone(), ..FencingReport::default() },
             links: Vec::new(),
         }
     }
@@ -314,9 +314,15 @@ impl Node {
     }
 
     fn fence(&mut self, host: &Host, ctx: &mut Ctx, fence: &FenceNode) {
-        let FenceNode { operation, attempt, target, .. } = fence;
+        let FenceNode { operation, attempt, target, deed, .. } = fence;
         self.fencing.push(FenceReport { operation: *operation, attempt: *attempt, outcome: None });
         let Some(target) = ctx.host_named(target) else { return };
+        if *deed == FenceDeed::On {
+            ctx.count(Count::SwitchedOn);
+            ctx.after(200_000, Happening::PowerOn { host: target });
+            let outcome = FenceOutcome::SwitchedOn { output: "on".to_owned() };
+            return self.fenced(*operation, *attempt, outcome);
+        }
         ctx.count(Count::FenceAttempts);
         let device = ctx.fence_device(target);
         // Right before the deed a quorum must still stand behind this leader.

@@ -9,7 +9,7 @@ use super::log::{LogDisk, Members};
 use super::random::Random;
 use super::{Options, Plant};
 use crate::command::{Actor, Command, NodeAdmission, NodeFacts, Proposal};
-use crate::effect::FenceMethod;
+use crate::fence::{FenceAction, FenceMethod};
 use crate::ids::{ClusterId, DiskId, MachineId, NodeId, RaftId, ServiceName};
 use crate::observation::ExecutorFact;
 use crate::settings::{ClusterSettings, TimingProfile};
@@ -104,7 +104,8 @@ fn settings(random: &mut Random) -> ClusterSettings {
 }
 
 fn facts(index: usize, options: &Options, random: &mut Random) -> Option<NodeFacts> {
-    let method = FenceMethod::Exec { command: vec!["fence".to_owned()], timeout: Millis(3_000), attempts: 2 };
+    let action = if random.percent(40) { FenceAction::Reboot } else { FenceAction::Off };
+    let method = FenceMethod { action, ..FenceMethod::of_program("fence") };
     let fencing = if random.percent(50) { vec![vec![method]] } else { Vec::new() };
     let larger = if options.plant == Some(Plant::OversizedNodes) { 8 } else { 1 };
     let executor = ExecutorFact {

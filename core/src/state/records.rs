@@ -467,7 +467,8 @@ pub struct FenceRecord {
     pub attempt: u32,
     /// The current level.
     pub level: u32,
-    /// The current method of the level; with no attempt under way, the one to do next.
+    /// The current method of the level; with no attempt under way, the one to do next. Counted once more
+    /// after the proof, for what switches the node on again.
     pub method: u32,
     /// What was last said.
     pub output: String,
@@ -481,7 +482,7 @@ pub enum FencePhase {
     Requested,
     /// A method is at it.
     Running,
-    /// Read back as off.
+    /// Read back as off; under way still while it is switched on again.
     Proven,
     /// Nothing proved it.
     Failed,

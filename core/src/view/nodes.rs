@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::model::{NextView, NodeResources, NodeState, NodeView, Standing, Why};
 use super::sight::Sight;
 use super::words::{self, count};
-use crate::effect::FenceMethod;
+use crate::fence::FenceMethod;
 use crate::ids::NodeId;
 use crate::observation::{NodeUsage, NodeVerdict};
 use crate::state::{Inventory, NodeProof, NodeRecord, NodeStanding, Subject};
@@ -91,18 +91,7 @@ fn lease_left(sight: &Sight<'_>, id: &NodeId, record: &NodeRecord) -> Millis {
 }
 
 fn level_words(level: &[FenceMethod]) -> String {
-    let methods: Vec<String> = level
-        .iter()
-        .map(|FenceMethod::Exec { command, timeout, attempts }| {
-            let program = command.first().map_or("?", String::as_str);
-            format!(
-                "{program} (up to {}, {} each)",
-                count(*attempts as usize, "attempt", "attempts"),
-                timeout.human()
-            )
-        })
-        .collect();
-    methods.join(" and ")
+    level.iter().map(FenceMethod::words).collect::<Vec<_>>().join(" and ")
 }
 
 fn why(sight: &Sight<'_>, id: &NodeId, record: &NodeRecord, state: NodeState) -> Why {

@@ -3,12 +3,12 @@
 use super::model::{BlockedView, OperationKindView, OperationView};
 use super::sight::Sight;
 use super::words;
-use crate::effect::FenceMethod;
 use crate::ids::{OperationId, SlotId};
 use crate::observation::TransferReport;
 use crate::spec::ServiceSpec;
 use crate::state::{
-    FenceRecord, MigrationPhase, MigrationRecord, Operation, OperationKind, RolloutRecord, Subject,
+    FencePhase, FenceRecord, MigrationPhase, MigrationRecord, Operation, OperationKind, RolloutRecord,
+    Subject,
 };
 use crate::units::{Millis, WallMs};
 
@@ -182,19 +182,17 @@ fn fence_row(
     blank: OperationView,
 ) -> OperationView {
     let levels = sight.state.nodes.get(&fence.node).map_or(&[][..], |record| &record.facts.fencing);
-    let methods = levels.iter().flatten();
-    let (attempts, longest) =
-        methods.fold((0, 0), |(count, span), FenceMethod::Exec { timeout, attempts, .. }| {
-            // Each attempt is one deed and one look at what came of it.
-            (count + u64::from(*attempts), span + u64::from(*attempts) * timeout.0 * 2)
-        });
+    let longest: u64 = levels.iter().flatten().map(|method| method.longest().0).sum();
+    // All methods of one level have to prove it: those before the current one have.
+    let total = levels.get(fence.level as usize).map_or(1, |level| level.len().max(1) as u64);
+    let done = if fence.phase == FencePhase::Proven { total } else { u64::from(fence.method).min(total) };
     OperationView {
         kind: OperationKindView::Fence,
         target: fence.node.to_string(),
         to: fence.by_node.clone(),
         phase: fence.phase.name().to_owned(),
-        done: u64::from(fence.attempt).min(attempts),
-        total: attempts,
+        done,
+        total,
         worst_case_end: Some(WallMs(operation.begun_at.0.saturating_add(longest))),
         ..blank
     }

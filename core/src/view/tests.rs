@@ -209,7 +209,7 @@ fn heard(name: &str, state: &State) -> Heard {
         executors: Vec::new(),
         slots: BTreeMap::new(),
         transfers: Vec::new(),
-        fencing: Vec::new(),
+        fencing: Default::default(),
         links: Vec::new(),
     };
     Heard { received, answered: Some(received), echo_rose: received, report }

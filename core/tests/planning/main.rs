@@ -3,6 +3,7 @@
 
 mod detect;
 mod failover;
+mod fencing;
 mod membership;
 mod operations;
 mod previews;

@@ -1,10 +1,9 @@
-//! Migrations, drains, rollouts and fencings from their beginning to every end.
+//! Migrations, drains and rollouts from their beginning to every end.
 
 use crate::world::{World, node, slot};
 use quorate_core::command::{Command, OperationStep};
 use quorate_core::ids::{NodeId, OperationId};
-use quorate_core::observation::FenceOutcome;
-use quorate_core::state::{OperationKind, OperationResult, Subject, WaitCause};
+use quorate_core::state::{OperationResult, Subject, WaitCause};
 
 const ON_N1: &str = "placement: {affinity: [{constraint: \"node == n1\", weight: 50}]}\n";
 
@@ -13,7 +12,7 @@ fn migrate(world: &mut World, of: &str, to: Option<&str>) {
 }
 
 /// Steps and obeys until a command like this was proposed.
-fn until(world: &mut World, reached: impl Fn(&Command) -> bool) {
+pub fn until(world: &mut World, reached: impl Fn(&Command) -> bool) {
     for _ in 0..100 {
         world.obey();
         let commands = world.step();
@@ -25,7 +24,7 @@ fn until(world: &mut World, reached: impl Fn(&Command) -> bool) {
     panic!("never reached");
 }
 
-fn is_step(step: fn(&OperationStep) -> bool) -> impl Fn(&Command) -> bool {
+pub fn is_step(step: fn(&OperationStep) -> bool) -> impl Fn(&Command) -> bool {
     move |command| matches!(command, Command::Advance { step: taken, .. } if step(taken))
 }
 
@@ -299,129 +298,4 @@ fn a_service_that_became_exclusive_grants_nothing_until_each_slot_has_one_claim(
     world.ask(Command::AttestDead { node: node("n2"), reason: "dead".to_owned() });
     world.settle();
     assert_ne!(world.at("web/2"), "");
-}
-
-#[test]
-fn fencing_tries_each_method_as_often_as_it_may_then_names_the_operators_way_out() {
-    let mut world = World::new(&["n1", "n2"]);
-    world.fence_method("n2");
-    world.deploy("name: db\nplacement: {affinity: [{constraint: \"node == n2\", weight: 50}]}\n");
-    world.settle();
-    world.fence = Some(FenceOutcome::Failed { output: "no answer".to_owned() });
-    world.lose("n2");
-    world.settle();
-    let attempts =
-        world.log.iter().filter(|c| is_step(|s| matches!(s, OperationStep::FenceAttempt { .. }))(c));
-    assert_eq!(attempts.count(), 2);
-    assert!(matches!(world.result(1), Some(OperationResult::Failed(why)) if why.contains("no answer")));
-    let waits = world.waits("db/0");
-    assert!(
-        waits.iter().any(
-            |cause| matches!(cause, WaitCause::Fencing { detail, .. } if detail.contains("quorate attest n2"))
-        ),
-        "{waits:?}"
-    );
-    world.fence = Some(FenceOutcome::ProvenOff { output: "off".to_owned() });
-    world.ask(Command::Fence { node: node("n2"), reason: "again".to_owned() });
-    world.settle();
-    assert_eq!(world.at("db/0"), "n1");
-}
-
-#[test]
-fn all_methods_of_a_level_have_to_succeed() {
-    let mut world = World::new(&["n1", "n2"]);
-    world.fence_method("n2");
-    world.facts("n2", |facts| facts.fencing[0].extend_from_within(..));
-    world.deploy("name: db\nplacement: {affinity: [{constraint: \"node == n2\", weight: 50}]}\n");
-    world.settle();
-    world.lose("n2");
-    until(&mut world, is_step(|step| matches!(step, OperationStep::FenceProven { .. })));
-    assert_eq!(world.at("db/0"), "n2", "one supply is off, the other not yet");
-    until(&mut world, is_step(|step| matches!(step, OperationStep::FenceAttempt { method: 1, .. })));
-    world.settle();
-    assert_eq!(world.at("db/0"), "n1");
-}
-
-#[test]
-fn fencing_by_itself_waits_for_its_delay_and_can_be_switched_off() {
-    let mut world = World::new(&["n1", "n2"]);
-    world.fence_method("n2");
-    world.set("fencing.delay", "3s");
-    world.deploy("name: db\nplacement: {affinity: [{constraint: \"node == n2\", weight: 50}]}\n");
-    world.settle();
-    world.lose("n2");
-    assert!(world.step().is_empty());
-    world.set("fencing.auto", "off");
-    world.pass(3_000);
-    assert!(world.step().is_empty());
-    assert!(world.waits("db/0").iter().any(|cause| matches!(cause, WaitCause::Operator { .. })));
-    world.set("fencing.auto", "on");
-    assert!(matches!(world.step()[..], [Command::Fence { .. }]));
-}
-
-#[test]
-fn a_node_that_answers_again_before_the_deed_calls_it_off() {
-    let mut world = World::new(&["n1", "n2"]);
-    world.fence_method("n2");
-    world.deploy("name: db\nplacement: {affinity: [{constraint: \"node == n2\", weight: 50}]}\n");
-    world.settle();
-    world.fence = None;
-    world.lose("n2");
-    assert!(matches!(world.step()[..], [Command::Fence { .. }]));
-    world.thaw("n2");
-    world.settle();
-    assert!(matches!(world.result(1), Some(OperationResult::Released(_))));
-    assert_eq!(world.at("db/0"), "n2");
-    assert!(!world.state.nodes.get(&node("n2")).unwrap().lost());
-}
-
-#[test]
-fn an_operators_fence_of_a_living_node_takes_its_lease_first_and_is_not_called_off() {
-    let mut world = World::new(&["n1", "n2"]);
-    world.fence_method("n2");
-    world.deploy("name: db\nplacement: {affinity: [{constraint: \"node == n2\", weight: 50}]}\n");
-    world.settle();
-    world.fence = None;
-    world.ask(Command::Fence { node: node("n2"), reason: "it misbehaves".to_owned() });
-    assert!(matches!(world.step()[..], [Command::MarkLost { .. }]));
-    world.settle();
-    assert!(world.state.nodes.get(&node("n2")).unwrap().lost(), "heard, but not let back in");
-    let fenced = |operation: &quorate_core::state::Operation| match &operation.kind {
-        OperationKind::Fence(fence) => fence.attempt == 1,
-        _ => false,
-    };
-    assert!(world.state.operations.values().any(fenced));
-    world.kill("n2");
-    world.fence = Some(FenceOutcome::ProvenOff { output: "off".to_owned() });
-    world.settle();
-    assert_eq!(world.at("db/0"), "n2", "it was heard a moment ago, so it is not off yet");
-    world.pass(3_000);
-    world.settle();
-    assert_eq!(world.at("db/0"), "n1");
-}
-
-#[test]
-fn a_new_leader_takes_over_the_fencing_of_a_lost_one() {
-    let mut world = World::new(&["n1", "n2", "n3"]);
-    world.fence_method("n3");
-    world.deploy("name: db\nplacement: {affinity: [{constraint: \"node == n3\", weight: 50}]}\n");
-    world.settle();
-    world.fence = None;
-    world.lose("n3");
-    until(&mut world, is_step(|step| matches!(step, OperationStep::FenceAttempt { .. })));
-    world.observed.me = node("n2");
-    world.fence = Some(FenceOutcome::ProvenOff { output: "off".to_owned() });
-    world.kill("n1");
-    world.pass(5_000);
-    world.settle();
-    assert_eq!(world.at("db/0"), "n2");
-    let by: Vec<NodeId> = world
-        .log
-        .iter()
-        .filter_map(|command| match command {
-            Command::Advance { step: OperationStep::FenceAttempt { by, .. }, .. } => Some(by.clone()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(by, [node("n1"), node("n2")]);
 }

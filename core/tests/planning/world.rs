@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use quorate_core::command::{Actor, Command, NodeAdmission, NodeFacts, Proposal, Recovery};
 use quorate_core::detect::detect;
-use quorate_core::effect::FenceMethod;
+use quorate_core::fence::FenceMethod;
 use quorate_core::ids::{
     BootId, ClusterId, DiskId, InstanceId, LeaseEpoch, MachineId, NodeId, OperationId, RaftId, Revision,
     SlotId,
 };
 use quorate_core::observation::{
     ExecutorFact, FenceOutcome, FenceReport, GuardReport, Health, Heard, InstancePhase, InstanceReport,
-    InstanceUsage, NodeReport, NodeUsage, Observed, RaftObserved, SlotReport, TransferOutcome,
+    InstanceUsage, MissingTool, NodeReport, NodeUsage, Observed, RaftObserved, SlotReport, TransferOutcome,
     TransferReport,
 };
 use quorate_core::plan::plan;
@@ -41,6 +41,10 @@ pub struct World {
     pub up: BTreeSet<NodeId>,
     /// What the fence devices do; `None` while they hang.
     pub fence: Option<FenceOutcome>,
+    /// What nodes lack for fencing.
+    pub missing: BTreeMap<NodeId, Vec<MissingTool>>,
+    /// What a method says when it gives the power back.
+    pub switch_on: Option<FenceOutcome>,
     /// Do copies of state arrive?
     pub copies: bool,
     /// Nodes where instances start but never get healthy.
@@ -71,6 +75,8 @@ impl World {
             observed,
             up: BTreeSet::new(),
             fence: Some(FenceOutcome::ProvenOff { output: "off".to_owned() }),
+            missing: BTreeMap::new(),
+            switch_on: Some(FenceOutcome::SwitchedOn { output: "on".to_owned() }),
             copies: true,
             sick: BTreeSet::new(),
             log: Vec::new(),
@@ -125,8 +131,7 @@ impl World {
     }
 
     pub fn fence_method(&mut self, name: &str) {
-        let method =
-            FenceMethod::Exec { command: vec!["off".to_owned()], timeout: Millis(1_000), attempts: 2 };
+        let method = FenceMethod::of_program("off");
         self.facts(name, |facts| facts.fencing = vec![vec![method]]);
     }
 
@@ -310,14 +315,16 @@ impl World {
     }
 
     fn operate(&self, id: &NodeId, report: &mut NodeReport) {
+        report.fencing.missing = self.missing.get(id).cloned().unwrap_or_default();
         for (operation, record) in self.state.operations.iter().filter(|(_, record)| record.ended.is_none()) {
             match &record.kind {
-                OperationKind::Fence(fence)
-                    if fence.phase == FencePhase::Running && fence.by_node.as_ref() == Some(id) =>
-                {
-                    let outcome = self.fence.clone();
+                OperationKind::Fence(fence) if fence.by_node.as_ref() == Some(id) => {
+                    let outcome = match fence.phase {
+                        FencePhase::Proven => self.switch_on.clone(),
+                        _ => self.fence.clone(),
+                    };
                     let (operation, attempt) = (*operation, fence.attempt);
-                    report.fencing = vec![FenceReport { operation, attempt, outcome }];
+                    report.fencing.deeds = vec![FenceReport { operation, attempt, outcome }];
                 }
                 OperationKind::Migration(migration) if self.copies => {
                     let target = migration.target.as_ref() == Some(id);
@@ -456,7 +463,7 @@ fn empty_report(id: &NodeId, boot: BootId) -> NodeReport {
         executors: vec![process()],
         slots: BTreeMap::new(),
         transfers: Vec::new(),
-        fencing: Vec::new(),
+        fencing: Default::default(),
         links: Vec::new(),
     }
 }

@@ -22,7 +22,7 @@ impl Entry<'_> {
             (OperationKind::Migration(migration), _) => {
                 self.advance_migration(id, &operation, migration, step)
             }
-            (OperationKind::Fence(fence), _) => self.advance_fence(id, fence, step),
+            (OperationKind::Fence(fence), _) => self.advance_fence(id, &operation, fence, step),
             (OperationKind::Drain(drain), OperationStep::Finish) => {
                 if let Some((slot, _)) = self.state.claims_on(&drain.node).next() {
                     return Err(refused(
@@ -191,10 +191,18 @@ impl Entry<'_> {
         self.has_state(&migration.slot, migration.source_token)
     }
 
-    fn advance_fence(&mut self, id: OperationId, fence: &FenceRecord, step: &OperationStep) -> Outcome {
-        let kind = OperationKind::Fence(fence.clone());
+    fn advance_fence(
+        &mut self,
+        id: OperationId,
+        operation: &Operation,
+        fence: &FenceRecord,
+        step: &OperationStep,
+    ) -> Outcome {
+        let cancelling = operation.cancelling && fence.phase != FencePhase::Proven;
         match step {
-            OperationStep::FenceAttempt { by, attempt, level, method } => {
+            OperationStep::FenceAttempt { by, attempt, level, method }
+                if fence.phase != FencePhase::Proven =>
+            {
                 self.check_attempt(id, fence, by, (*attempt, *level, *method))?;
                 self.step_fence(id, step, |fence| {
                     fence.phase = FencePhase::Running;
@@ -220,22 +228,49 @@ impl Entry<'_> {
                     fence.method += u32::from(more);
                 })?;
                 if !more {
-                    self.prove_off(id, &fence.node);
+                    self.prove_off(id, fence);
                 }
                 Ok(Reply::Accepted)
             }
-            OperationStep::Fail { because } => {
+            OperationStep::PowerOn { by, attempt, method } if fence.phase == FencePhase::Proven => {
+                self.check_attempt(id, fence, by, (*attempt, fence.level, *method))?;
+                self.step_fence(id, step, |fence| {
+                    fence.by_node = Some(by.clone());
+                    (fence.attempt, fence.method) = (*attempt, *method);
+                })
+            }
+            OperationStep::PoweredOn { output } | OperationStep::FenceFailed { output }
+                if fence.phase == FencePhase::Proven && fence.by_node.is_some() =>
+            {
+                self.step_fence(id, step, |fence| {
+                    fence.by_node = None;
+                    fence.output = bounded(output, limits::TEXT_BYTES);
+                    fence.method += u32::from(matches!(step, OperationStep::PoweredOn { .. }));
+                })
+            }
+            OperationStep::Finish if fence.phase == FencePhase::Proven => {
+                self.finish(id, step, OperationResult::Done)
+            }
+            OperationStep::Fail { .. } if cancelling => {
+                self.set_fence_phase(id, FencePhase::Released);
+                self.finish(id, step, OperationResult::Cancelled)
+            }
+            OperationStep::Fail { because } if fence.phase != FencePhase::Proven => {
                 self.set_fence_phase(id, FencePhase::Failed);
                 self.finish(id, step, OperationResult::Failed(bounded(because, limits::TEXT_BYTES)))
             }
             OperationStep::FenceFailed { .. }
             | OperationStep::FenceProven { .. }
+            | OperationStep::PowerOn { .. }
+            | OperationStep::PoweredOn { .. }
+            | OperationStep::Fail { .. }
             | OperationStep::Prepare { .. }
             | OperationStep::Copied { .. }
             | OperationStep::Switchover
             | OperationStep::Verify
             | OperationStep::RollBack { .. }
-            | OperationStep::Finish => Err(unfit(id, &kind, step)),
+            | OperationStep::FenceAttempt { .. }
+            | OperationStep::Finish => Err(unfit(id, &operation.kind, step)),
         }
     }
 
@@ -348,11 +383,13 @@ fn trimmed(step: &OperationStep) -> OperationStep {
         OperationStep::RollBack { because } => OperationStep::RollBack { because: cut(because) },
         OperationStep::FenceFailed { output } => OperationStep::FenceFailed { output: cut(output) },
         OperationStep::FenceProven { output } => OperationStep::FenceProven { output: cut(output) },
+        OperationStep::PoweredOn { output } => OperationStep::PoweredOn { output: cut(output) },
         OperationStep::Fail { because } => OperationStep::Fail { because: cut(because) },
         OperationStep::Prepare { .. }
         | OperationStep::Switchover
         | OperationStep::Verify
         | OperationStep::FenceAttempt { .. }
+        | OperationStep::PowerOn { .. }
         | OperationStep::Finish => step.clone(),
     }
 }
@@ -366,9 +403,13 @@ impl OperationStep {
             OperationStep::Switchover => "the source is told to stop".to_owned(),
             OperationStep::Verify => "the new copy's health is watched".to_owned(),
             OperationStep::RollBack { because } => format!("rolls back: {because}"),
-            OperationStep::FenceAttempt { by, attempt, .. } => format!("{by} makes attempt {attempt}"),
+            OperationStep::FenceAttempt { by, attempt, level, .. } => {
+                format!("{by} makes attempt {attempt}, level {}", level + 1)
+            }
             OperationStep::FenceFailed { output } => format!("the attempt proved nothing: {output}"),
             OperationStep::FenceProven { output } => format!("read back as off: {output}"),
+            OperationStep::PowerOn { by, .. } => format!("{by} switches it on again"),
+            OperationStep::PoweredOn { output } => format!("switched on: {output}"),
             OperationStep::Finish => "finished".to_owned(),
             OperationStep::Fail { because } => format!("failed: {because}"),
         }

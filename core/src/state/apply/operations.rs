@@ -2,6 +2,7 @@
 
 use super::{Entry, Outcome, bounded, limits, not_found, refused};
 use crate::event::Event;
+use crate::fence::FenceAction;
 use crate::ids::{NodeId, OperationId};
 use crate::state::{
     DrainRecord, FencePhase, FenceRecord, MigrationPhase, NodeProof, Operation, OperationEnd, OperationKind,
@@ -235,7 +236,9 @@ impl Entry<'_> {
     /// The fencing that an operator asked for, which no answer of its target calls off.
     pub(super) fn forced_fence(&self, node: &NodeId) -> Option<OperationId> {
         let of_node = |kind: &OperationKind| match kind {
-            OperationKind::Fence(fence) => fence.forced && &fence.node == node,
+            OperationKind::Fence(fence) => {
+                fence.forced && &fence.node == node && fence.phase != FencePhase::Proven
+            }
             OperationKind::Drain(_) | OperationKind::Migration(_) | OperationKind::Rollout(_) => false,
         };
         self.active(of_node).first().copied()
@@ -247,9 +250,15 @@ impl Entry<'_> {
             OperationKind::Fence(fence) => &fence.node == node,
             OperationKind::Drain(_) | OperationKind::Migration(_) | OperationKind::Rollout(_) => false,
         };
+        let proven = |operation: &Operation| matches!(&operation.kind, OperationKind::Fence(fence) if fence.phase == FencePhase::Proven);
         for id in self.active(of_node) {
-            self.set_fence_phase(id, FencePhase::Released);
-            self.end(id, OperationResult::Released(why.to_owned()));
+            // Its return is what the rest of a proven one was for.
+            if self.state.operations.get(&id).is_some_and(proven) {
+                self.end(id, OperationResult::Done);
+            } else {
+                self.set_fence_phase(id, FencePhase::Released);
+                self.end(id, OperationResult::Released(why.to_owned()));
+            }
         }
     }
 
@@ -261,12 +270,22 @@ impl Entry<'_> {
         });
     }
 
-    /// Commits that a fenced node is off.
-    pub(super) fn prove_off(&mut self, id: OperationId, node: &NodeId) {
+    /// Commits that a fenced node is off. What its level switches on again is left to do.
+    pub(super) fn prove_off(&mut self, id: OperationId, fence: &FenceRecord) {
         let proof = NodeProof::Fenced { operation: id, revision: self.state.revision };
-        self.set_proof(node, proof);
+        self.set_proof(&fence.node, proof);
         self.set_fence_phase(id, FencePhase::Proven);
-        self.end(id, OperationResult::Done);
+        let levels = self.state.nodes.get(&fence.node).map(|record| &record.facts.fencing);
+        let level = levels.and_then(|levels| levels.get(fence.level as usize));
+        if level.is_some_and(|level| level.iter().any(|method| method.action == FenceAction::Reboot)) {
+            self.change_operation(id, |operation| {
+                if let OperationKind::Fence(fence) = &mut operation.kind {
+                    fence.method = 0;
+                }
+            });
+        } else {
+            self.end(id, OperationResult::Done);
+        }
     }
 
     /// A removed node is drained for good.
@@ -298,6 +317,11 @@ impl Entry<'_> {
                 Ok(Reply::Accepted)
             }
             OperationKind::Rollout(rollout) => self.roll_back(&rollout.service, rollout.version),
+            // Off it is: only the switching on is left away.
+            OperationKind::Fence(fence) if fence.phase == FencePhase::Proven => {
+                self.end(id, OperationResult::Done);
+                Ok(Reply::Accepted)
+            }
             OperationKind::Fence(fence) if fence.by_node.is_none() => {
                 self.set_fence_phase(id, FencePhase::Released);
                 self.end(id, OperationResult::Cancelled);

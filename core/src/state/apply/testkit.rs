@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Applied;
 use crate::command::{Actor, Command, NodeAdmission, NodeFacts, OperationStep, Proposal};
-use crate::effect::FenceMethod;
 use crate::event::Event;
+use crate::fence::FenceMethod;
 use crate::ids::{
     BootId, ClientId, ClusterId, DiskId, LeaseEpoch, MachineId, NodeId, OperationId, RequestId, Revision,
     ServiceName, SlotId, Token,
@@ -14,7 +14,7 @@ use crate::spec::{Resources, ServiceSpec, SpecDefaults, parse_one};
 use crate::state::{
     Answer, Claim, ClusterSettings, Evidence, Operation, OperationKind, Rejection, Reply, State,
 };
-use crate::units::{Millis, WallMs};
+use crate::units::WallMs;
 
 pub(super) fn node(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
@@ -35,7 +35,7 @@ pub(super) fn spec(name: &str, more: &str) -> Arc<ServiceSpec> {
 }
 
 pub(super) fn facts(name: &str) -> NodeFacts {
-    let off = FenceMethod::Exec { command: vec!["off".to_owned()], timeout: Millis(1_000), attempts: 1 };
+    let off = FenceMethod { attempts: 1, ..FenceMethod::of_program("off") };
     NodeFacts {
         node: node(name),
         endpoints: Vec::new(),
