@@ -25,7 +25,7 @@ impl Cluster {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let dir = std::env::temp_dir().join(format!("quorate-bench-{}", std::process::id()));
         let mut demo = Command::new(std::env::current_exe().context("cannot find this program")?)
-            .args(["demo", "--headless", "--without-services", "--nodes", "3", "--dir"])
+            .args(["demo", "--headless", "--direct", "--without-services", "--nodes", "3", "--dir"])
             .arg(&dir)
             // A pipe: when this process ends in whatever way, the demo ends and leaves nothing.
             .stdin(Stdio::piped())

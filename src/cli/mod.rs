@@ -180,7 +180,7 @@ fn dispatch(cli: Cli) -> Result<u8, ApiError> {
 
 fn local(command: Local, output: Output) -> Result<u8, ApiError> {
     let done = match command {
-        Local::Demo(args) => return crate::demo::run(args).map(|()| 0),
+        Local::Demo(args) => return crate::demo::run(args, output).map(|()| 0),
         Local::Sim(args) => return sim::run(&args, output),
         Local::Workload(args) => crate::workload::run(&args),
         Local::Node(args) => crate::node::run(&args, &places::default_data_dir()).map(|()| 0),

@@ -1,6 +1,7 @@
 //! The demo's node processes: started, killed, frozen, thawed, restarted and ended by their process handles.
 //! Does not know what nodes do.
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -64,6 +65,7 @@ impl Crew {
     /// Starts a node by the one command it is always started by.
     pub(super) fn start(&mut self, node: &str, hold: &Hold) -> anyhow::Result<()> {
         let file = place::node_file(&self.dir, node);
+        let detours = Some(place::detours_file(&self.dir, node)).filter(|file| file.exists());
         let log = place::node_dir(&self.dir, node).join("stderr.log");
         let log = OpenOptions::new().create(true).append(true).open(&log)?;
         let mut command = Command::new(&self.program);
@@ -72,6 +74,7 @@ impl Crew {
             .arg("--config")
             .arg(&file)
             .args(["--demo", "--hold", "0"])
+            .args(detours.iter().flat_map(|file| [OsStr::new("--detours"), file.as_os_str()]))
             .stdin(hold.end()?)
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log))

@@ -9,43 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::ctl::CtlCommand;
+use super::status::Status;
 use crate::api::error::{ApiError, ErrorCode};
-
-/// What can be done to a node of a demo.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CtlAction {
-    /// Kill its process with -9; its guard and its instances live on
-    Kill,
-    /// Stop its process without ending it
-    Freeze,
-    /// Let a frozen one go on
-    Thaw,
-    /// Start it again by the same command
-    Restart,
-    /// Cut its links (not in this build)
-    Cut,
-    /// Heal its links (not in this build)
-    Heal,
-    /// Delay its links (not in this build)
-    Delay,
-}
-
-/// What is asked of a demo.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Request {
-    /// What to do.
-    pub action: CtlAction,
-    /// With whom.
-    pub nodes: Vec<String>,
-}
 
 /// What it says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -54,6 +26,8 @@ pub(super) struct Reply {
     pub done: Vec<String>,
     /// Why not all was done.
     pub refused: Option<Refusal>,
+    /// How things are, if that was asked.
+    pub status: Option<Status>,
 }
 
 /// Why something was not done.
@@ -68,7 +42,7 @@ pub(super) struct Refusal {
 }
 
 /// A request with the way back to whoever asked.
-pub(super) type Knock = (Request, oneshot::Sender<Reply>);
+pub(super) type Knock = (CtlCommand, oneshot::Sender<Reply>);
 
 const LONGEST: u64 = 64 * 1024;
 const ASKED_WITHIN: Duration = Duration::from_secs(5);
@@ -111,7 +85,7 @@ async fn serve(stream: UnixStream, sender: mpsc::Sender<Knock>) {
     let mut reading = BufReader::new(reading.take(LONGEST));
     let heard = timeout(ASKED_WITHIN, reading.read_line(&mut line)).await;
     let Ok(Ok(1..)) = heard else { return };
-    let reply = match serde_json::from_str::<Request>(&line) {
+    let reply = match serde_json::from_str::<CtlCommand>(&line) {
         Ok(request) => {
             let (answer, answered) = oneshot::channel();
             if sender.send((request, answer)).await.is_err() {
@@ -127,7 +101,7 @@ async fn serve(stream: UnixStream, sender: mpsc::Sender<Knock>) {
 }
 
 /// Asks the demo in a directory.
-pub(super) async fn ask(socket: &Path, request: &Request) -> Result<Vec<String>, ApiError> {
+pub(super) async fn ask(socket: &Path, request: &CtlCommand) -> Result<Reply, ApiError> {
     let failed = |error: anyhow::Error| ApiError::failed(&error);
     let nobody = || {
         let dir = socket.parent().unwrap_or(socket).display();
@@ -157,7 +131,7 @@ pub(super) async fn ask(socket: &Path, request: &Request) -> Result<Vec<String>,
         }
     };
     match reply.refused {
-        None => Ok(reply.done),
+        None => Ok(reply),
         Some(refusal) => {
             let code = [ErrorCode::NotFound, ErrorCode::Rejected, ErrorCode::Usage];
             let code = code.into_iter().find(|code| code.name() == refusal.code).unwrap_or(ErrorCode::Failed);
@@ -180,7 +154,7 @@ impl Reply {
     pub(super) fn refused(code: ErrorCode, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         let refusal =
             Refusal { code: code.name().to_owned(), message: message.into(), remedy: remedy.into() };
-        Self { done: Vec::new(), refused: Some(refusal) }
+        Self { refused: Some(refusal), ..Self::default() }
     }
 }
 
@@ -194,16 +168,16 @@ mod tests {
         let deep = dir.path().join("deep".repeat(30)).join("down".repeat(30));
         std::fs::create_dir_all(&deep).unwrap();
         let socket = deep.join("demo.sock");
-        let request = Request { action: CtlAction::Kill, nodes: vec!["n1".to_owned()] };
+        let request = CtlCommand::typed("kill n1").unwrap();
         assert_eq!(ask(&socket, &request).await.unwrap_err().code, ErrorCode::Unreachable);
         let (sender, mut knocks) = mpsc::channel(1);
         open(&socket, sender).unwrap();
         let (answer, ()) = tokio::join!(ask(&socket, &request), async {
             let (heard, back) = knocks.recv().await.unwrap();
             assert_eq!(heard, request);
-            back.send(Reply { done: vec!["killed".to_owned()], refused: None }).unwrap();
+            back.send(Reply { done: vec!["killed".to_owned()], ..Reply::default() }).unwrap();
         });
-        assert_eq!(answer.unwrap(), ["killed"]);
+        assert_eq!(answer.unwrap().done, ["killed"]);
         let (_folder, path) = reachable(&socket).unwrap();
         let mut stream = UnixStream::connect(path).await.unwrap();
         stream.write_all(b"\x00\xff nonsense\n").await.unwrap();

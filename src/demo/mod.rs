@@ -3,18 +3,23 @@
 //!
 //! ```text
 //! demo -- pipe --> nodes -- pipe --> guards -> instances     keeper: ends what the closed pipe left
-//!  ^-- demo.sock -- demo ctl         fence-agent: each node's fence method
+//!  |                 ^--- relay ---^      the ways between the nodes, which can be cut
+//!  ^-- demo.sock -- demo ctl              fence-agent: each node's fence method
 //! ```
 
+mod act;
 mod agent;
 mod crew;
+mod ctl;
 mod door;
 mod ending;
 mod files;
 mod keeper;
 mod place;
 mod ready;
+mod relay;
 mod start;
+mod status;
 mod sweep;
 
 use std::io::Write;
@@ -26,10 +31,12 @@ use quorate_tui::Ended;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::door::{CtlAction, Request};
+use self::ctl::CtlArgs;
 use self::ending::Ending;
-use self::start::Demo;
+use self::files::Fencing;
+use self::start::{Demo, Wanted};
 use crate::api::error::{ApiError, ErrorCode};
+use crate::output::Output;
 use crate::places::default_demo_dir;
 
 /// Arguments of `quorate demo`.
@@ -38,6 +45,8 @@ use crate::places::default_demo_dir;
 #[command(after_help = "Examples:
   quorate demo                          three nodes and the cockpit over them
   quorate demo --nodes 4 --headless     for scripts: one line of JSON once everything is healthy
+  quorate demo ctl cut n2               nothing reaches n2 and nothing comes from it
+  quorate demo ctl heal
   quorate demo ctl kill n2              as a crash: -9 to the node's process
   quorate demo ctl restart n2")]
 pub struct DemoArgs {
@@ -61,11 +70,14 @@ struct StartArgs {
     /// Deploy nothing
     #[arg(long)]
     without_services: bool,
+    /// Without the relay between the nodes: as fast as it goes, and no way can be cut
+    #[arg(long)]
+    direct: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum DemoCommand {
-    /// Kill, freeze, thaw or restart nodes of a running demo
+    /// Kill, freeze, restart nodes of a running demo; cut, delay and heal the ways between them
     Ctl(CtlArgs),
     /// The demo's fence device: ends a node with all it runs, or reads back whether it is off
     #[command(hide = true)]
@@ -79,22 +91,8 @@ enum DemoCommand {
     },
 }
 
-/// Arguments of `quorate demo ctl`.
-#[derive(Debug, Clone, Args)]
-pub struct CtlArgs {
-    /// The demo's directory [default: as `quorate demo` has it]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// What to do
-    #[arg(value_enum)]
-    action: CtlAction,
-    /// With which nodes
-    #[arg(required = true, value_name = "NODE")]
-    nodes: Vec<String>,
-}
-
 /// Runs a demo until it is told to end, or does what its subcommand says.
-pub fn run(args: DemoArgs) -> Result<(), ApiError> {
+pub fn run(args: DemoArgs, output: Output) -> Result<(), ApiError> {
     // With all that led there, under the code of what caused it.
     let failed = |error: anyhow::Error| {
         let code = error.downcast_ref::<ApiError>().map_or(ErrorCode::Failed, |cause| cause.code);
@@ -102,7 +100,7 @@ pub fn run(args: DemoArgs) -> Result<(), ApiError> {
     };
     match args.then {
         None => runtime().and_then(|runtime| runtime.block_on(live(args.start))).map_err(failed),
-        Some(DemoCommand::Ctl(args)) => runtime().map_err(failed)?.block_on(ctl(args)),
+        Some(DemoCommand::Ctl(args)) => runtime().map_err(failed)?.block_on(ctl(args, output)),
         Some(DemoCommand::FenceAgent(args)) => agent::run(&args).map_err(failed),
         Some(DemoCommand::Keeper { dir }) => keeper::keep(&dir).map_err(failed),
     }
@@ -112,13 +110,18 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-async fn ctl(args: CtlArgs) -> Result<(), ApiError> {
+async fn ctl(args: CtlArgs, output: Output) -> Result<(), ApiError> {
     let dir = args.dir.unwrap_or_else(default_demo_dir);
-    let request = Request { action: args.action, nodes: args.nodes };
-    for line in door::ask(&place::door(&dir), &request).await? {
-        println!("{line}");
-    }
-    Ok(())
+    let reply = door::ask(&place::door(&dir), &args.command).await?;
+    let lines = match (output, reply.status) {
+        (Output::Table, Some(status)) => status.in_words(),
+        (Output::Table, None) => reply.done,
+        (Output::Json, Some(status)) => vec![serde_json::json!(status).to_string()],
+        (Output::Json, None) => vec![serde_json::json!({ "done": reply.done }).to_string()],
+    };
+    let mut out = std::io::stdout().lock();
+    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
+    written.map_err(|error| ApiError::failed(&error.into()))
 }
 
 /// A demo from its beginning to its end.
@@ -128,7 +131,13 @@ async fn live(args: StartArgs) -> anyhow::Result<()> {
     }
     let mut ending = Ending::watch()?;
     let dir = args.dir.clone().unwrap_or_else(default_demo_dir);
-    let mut demo = Demo::prepare(&dir, args.nodes)?;
+    let wanted = Wanted {
+        nodes: args.nodes,
+        services: !args.without_services,
+        direct: args.direct,
+        fencing: Fencing::default(),
+    };
+    let mut demo = Demo::prepare(&dir, wanted)?;
     let lived = tokio::select! {
         lived = serve(&args, &mut demo) => lived,
         () = ending.come() => Ok(()),
@@ -145,7 +154,7 @@ async fn serve(args: &StartArgs, demo: &mut Demo) -> anyhow::Result<()> {
     if !args.headless {
         eprintln!("starting {} nodes in {}", args.nodes, demo.dir().display());
     }
-    let file = demo.start_up(!args.without_services).await?;
+    let file = demo.start_up().await?;
     let (sender, mut knocks) = mpsc::channel(16);
     door::open(&place::door(demo.dir()), sender.clone())?;
     let mut shown = if args.headless {

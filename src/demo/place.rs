@@ -32,6 +32,11 @@ pub(super) fn node_file(dir: &Path, node: &str) -> PathBuf {
     node_dir(dir, node).join("node.yaml")
 }
 
+/// What it dials instead of which published address.
+pub(super) fn detours_file(dir: &Path, node: &str) -> PathBuf {
+    node_dir(dir, node).join("detours.json")
+}
+
 /// Where a running demo is steered.
 pub(super) fn door(dir: &Path) -> PathBuf {
     dir.join("demo.sock")
