@@ -11,7 +11,7 @@ use crate::ids::{
     BootId, ClusterId, DiskId, Endpoint, LeaseEpoch, MachineId, NodeId, OperationId, RequestId, Revision,
     ServiceName, SlotId, Token, Version,
 };
-use crate::observation::ExecutorFact;
+use crate::observation::{ExecutorFact, Unavailable};
 use crate::settings::{ClusterSettings, SettingChange};
 use crate::spec::{Resources, ServiceSpec};
 use crate::units::{Millis, WallMs};
@@ -348,6 +348,8 @@ pub struct NodeFacts {
     pub fencing: FenceLevels,
     /// Are deadlines held by two holders?
     pub armed: bool,
+    /// Why they are not, while they are not.
+    pub unarmed: Option<Unavailable>,
     /// Does silence count as evidence here?
     pub silence_counts: bool,
     /// The number of the lease terms that its guard holds; 0 before its first lease.

@@ -51,14 +51,18 @@ pub struct NodeReport {
 }
 
 /// The guard as its node sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct GuardReport {
     /// Its process; 0 while there is none.
     pub pid: u32,
+    /// The second holder of its deadlines; 0 while there is none.
+    pub twin_pid: u32,
     /// Did it answer since the last heartbeat?
     pub answering: bool,
     /// Are the deadlines held by two holders with a checked kill path?
     pub armed: bool,
+    /// Why they are not, while they are not.
+    pub unarmed: Option<Unavailable>,
 }
 
 /// One slot as the guard of a node knows it.
@@ -99,6 +103,8 @@ pub struct InstanceReport {
     pub last_exit: Option<ExitReason>,
     /// Limits that the spec asks for and this host does not enforce, for people.
     pub unenforced: Vec<String>,
+    /// Is its deadline held by two holders, each able to kill it without asking anyone?
+    pub armed: bool,
 }
 
 /// How far an instance is.

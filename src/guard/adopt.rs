@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use quorate_core::ids::SlotId;
+use quorate_core::observation::Unavailable;
 use quorate_core::units::BootMs;
 
 use super::cgroup::{Cgroups, Track};
@@ -16,19 +17,54 @@ use super::keeper::{Keeper, Slot};
 use super::logs::LogPolicy;
 use super::records::{RunRecord, Runs, Slots, make_private};
 use super::run::{RawExit, Run};
+use super::second::Second;
 use crate::host::{ProcessStat, boot_id, process_ids};
 use crate::layout::{Layout, guard_name, slot_folder, slot_of_folder};
 
-/// The guard's own group beside those of its instances.
-pub const OWN_GROUP: &str = "guard";
+/// The groups of the holders beside those of the instances: the guard's and its twin's.
+pub const OWN_GROUPS: [&str; 2] = ["guard", "twin"];
+
+/// What a guard is to be like.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// What finds and ends an instance's processes.
+    pub track: Track,
+    /// How much output is kept.
+    pub logs: LogPolicy,
+    /// Reset the host when a kill takes too long?
+    pub reset: bool,
+    /// Nothing will run here: no second holder is needed.
+    pub alone: bool,
+}
+
+/// The control groups of a data directory's guard, which its twin finds in the same places.
+pub fn cgroups(layout: &Layout, track: Track) -> Cgroups {
+    Cgroups::detect(&format!("quorate/{}", guard_name(layout.root())), track)
+}
+
+/// Why there is no second holder, if so.
+fn no_twin(wanted: &Wanted, cgroups: &Cgroups) -> Option<Unavailable> {
+    let (why, remedy) = if wanted.alone {
+        ("nothing runs here, so no second holder of deadlines is kept", "nothing is to be done")
+    } else if cgroups.tracking.is_none() {
+        (
+            "no control groups can be made here: instances are killed by process group, which they can leave",
+            "run the node as root on a host with control groups",
+        )
+    } else {
+        return None;
+    };
+    Some(Unavailable { why: why.to_owned(), remedy: remedy.to_owned() })
+}
 
 impl Keeper {
     /// Opens everything and takes over what runs.
-    pub fn open(layout: Layout, track: Track, logs: LogPolicy, journal: Journal) -> anyhow::Result<Self> {
+    pub fn open(layout: Layout, wanted: Wanted, journal: Journal) -> anyhow::Result<Self> {
         let boot = boot_id().context("cannot tell which boot this is")?;
         let name = guard_name(layout.root());
-        let cgroups = Cgroups::detect(&format!("quorate/{name}"), track);
-        cgroups.enter(OWN_GROUP);
+        let cgroups = cgroups(&layout, wanted.track);
+        cgroups.enter(OWN_GROUPS[0]);
+        let impossible = no_twin(&wanted, &cgroups);
         let slots = Slots::open(layout.guard().join("slots"))?;
         let records = slots.load()?;
         let runs = Runs::open(&runs_folder(&layout, &name), &boot)?;
@@ -41,7 +77,7 @@ impl Keeper {
             cgroups,
             runs,
             journal,
-            logs,
+            logs: wanted.logs,
             slots: records
                 .into_iter()
                 .map(|(id, record)| (id, Slot { kept: record.highest, record, ..Slot::default() }))
@@ -49,6 +85,9 @@ impl Keeper {
             strays: Vec::new(),
             answers: Vec::new(),
             changed: false,
+            second: Second::new(impossible),
+            reset: wanted.reset,
+            launching: 0,
             next_ticket: 0,
             next_round: BootMs(0),
         };
@@ -110,7 +149,7 @@ impl Keeper {
     /// Leaves nothing behind that an ended guard would not need: call it only when nothing runs.
     pub fn close_down(&self) {
         self.runs.clear();
-        self.cgroups.remove(OWN_GROUP);
+        self.cgroups.remove(&OWN_GROUPS);
     }
 }
 
@@ -125,7 +164,7 @@ fn find_main(record: &RunRecord, group: Option<&Group>) -> Option<(u32, ProcessS
 }
 
 /// Below /run for root, since it ends with the boot; else in the data directory, tagged with the boot.
-fn runs_folder(layout: &Layout, name: &str) -> PathBuf {
+pub fn runs_folder(layout: &Layout, name: &str) -> PathBuf {
     let run = PathBuf::from("/run/quorate").join(name);
     if rustix::process::getuid().is_root() && make_private(&run).is_ok() {
         return run;

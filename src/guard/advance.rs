@@ -5,12 +5,13 @@ use quorate_core::effect::Isolation;
 use quorate_core::ids::SlotId;
 use quorate_core::observation::{ExitKind, ExitReason};
 use quorate_core::units::{BootMs, Millis};
-use rustix::process::{WaitOptions, wait};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait, waitpid};
 
 use super::disk::Job;
 use super::keeper::{Act, Keeper, NOBODY};
 use super::records::Ended;
-use super::run::RawExit;
+use super::reset;
+use super::run::{RawExit, Run};
 use crate::host::boot_now;
 
 /// Between two looks at what is being killed.
@@ -25,9 +26,11 @@ impl Keeper {
         self.reap();
         let now = boot_now();
         self.enforce(now);
+        self.reset_if_overdue(now);
         let ids: Vec<SlotId> =
             self.slots.iter().filter(|(_, slot)| slot.run.is_some()).map(|(id, _)| id.clone()).collect();
         for id in ids {
+            self.pass_gate(&id, now);
             self.advance(&id, now);
         }
         self.strays.retain(|group| {
@@ -54,6 +57,9 @@ impl Keeper {
         let now = boot_now();
         let mut due: Option<BootMs> = None;
         let mut sooner = |at: BootMs| due = Some(due.map_or(at, |due| due.min(at)));
+        if let Some(at) = self.second.next(now) {
+            sooner(at);
+        }
         for run in self.active() {
             sooner(self.next_round);
             if run.exit.is_some() {
@@ -77,18 +83,27 @@ impl Keeper {
         self.lease.map_or(BootMs(0), |lease| lease.valid_until)
     }
 
-    /// Takes the exits of all children, adopted grandchildren too.
+    /// Takes the exits of all children, adopted grandchildren too. While a launch is under way only of those
+    /// it knows: a child whose program could not be run is the launch's own to wait for.
     fn reap(&mut self) {
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let exit = match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => RawExit::Code(code),
-                (None, Some(signal)) => RawExit::Signal(signal),
-                (None, None) => continue,
-            };
-            let pid = pid.as_raw_nonzero().get().unsigned_abs();
-            let runs = self.slots.values_mut().filter_map(|slot| slot.run.as_mut());
-            if let Some(run) = runs.filter(|run| run.own).find(|run| run.record.pid == Some(pid)) {
-                run.exit = Some(exit);
+        if self.launching == 0 {
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+                let pid = pid.as_raw_nonzero().get().unsigned_abs();
+                let runs = self.slots.values_mut().filter_map(|slot| slot.run.as_mut());
+                if let Some(run) = runs.filter(|run| run.own).find(|run| run.record.pid == Some(pid)) {
+                    run.exit = raw(status);
+                }
+            }
+            return;
+        }
+        for run in self.slots.values_mut().filter_map(|slot| slot.run.as_mut()) {
+            let pid = run.record.pid.and_then(|pid| Pid::from_raw(pid.cast_signed()));
+            if run.own
+                && run.exit.is_none()
+                && pid.is_some()
+                && let Ok(Some((_, status))) = waitpid(pid, WaitOptions::NOHANG)
+            {
+                run.exit = raw(status);
             }
         }
     }
@@ -124,6 +139,20 @@ impl Keeper {
         }
     }
 
+    /// The last resort, where it is allowed: a host on which a kill takes half the margin is reset.
+    fn reset_if_overdue(&mut self, now: BootMs) {
+        let Some(lease) = self.lease.filter(|_| self.reset) else { return };
+        let overdue = |run: &&Run| {
+            lease.deadline(run.record.start.isolation).is_some_and(|due| now >= lease.overdue(due))
+                && !run.members().is_empty()
+        };
+        let slot = self.active().find(overdue).map(|run| run.record.start.id.slot.clone());
+        if let Some(slot) = slot {
+            self.reset = false;
+            reset::host(&self.journal, &slot);
+        }
+    }
+
     /// One run: kills what is due, and closes it once nothing of it is left.
     fn advance(&mut self, id: &SlotId, now: BootMs) {
         let Some(run) = self.slots.get_mut(id).and_then(|slot| slot.run.as_mut()) else { return };
@@ -133,6 +162,10 @@ impl Keeper {
         let due = run.record.ending.as_ref().is_some_and(|ending| ending.kill_at <= now);
         if run.exit.is_none() && !due {
             return;
+        }
+        // Whoever arrives while its start is still under way arrives frozen.
+        if !run.begun() {
+            return run.kill();
         }
         // What the main process left behind goes with it.
         let empty = run.members().is_empty();
@@ -148,10 +181,12 @@ impl Keeper {
         let Some(slot) = self.slots.get_mut(id) else { return };
         let Some(run) = slot.run.take() else { return };
         let reason = run.reason();
+        // The record first: what the second holder finds without a group must have been written down.
+        self.runs.remove(id);
         if let Some(group) = &run.group {
             group.remove();
         }
-        self.runs.remove(id);
+        self.second.note(id);
         self.journal.write(&format!("{}: ended, {}", run.record.start.id, describe(&reason)));
         // After a stop the slot is empty; otherwise the end stays on view until somebody acts on it.
         slot.record.ended = (!slot.record.stopped).then(|| Ended {
@@ -173,6 +208,14 @@ impl Keeper {
             // A failure is noted in the slot, where the node finds it.
             self.ready(id, NOBODY, Act::Start(start), false);
         }
+    }
+}
+
+fn raw(status: WaitStatus) -> Option<RawExit> {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Some(RawExit::Code(code)),
+        (None, Some(signal)) => Some(RawExit::Signal(signal)),
+        (None, None) => None,
     }
 }
 

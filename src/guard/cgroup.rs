@@ -176,15 +176,18 @@ impl Cgroups {
         }
     }
 
-    /// Leaves and removes everything made here; groups that still hold a process stay.
-    pub fn remove(&self, own: &str) {
+    /// Leaves and removes these groups and the folder they lie in; groups that still hold a process stay,
+    /// for the last one who leaves.
+    pub fn remove(&self, names: &[&str]) {
         for tree in self.trees() {
             let base = tree.path();
             let above = base.ancestors().nth(2);
             if let Some(above) = above {
                 let _ = fs::write(above.join("cgroup.procs"), "0");
             }
-            let _ = fs::remove_dir(base.join(own));
+            for name in names {
+                let _ = fs::remove_dir(base.join(name));
+            }
             let _ = fs::remove_dir(base);
             let _ = base.parent().map(fs::remove_dir);
         }
@@ -214,11 +217,20 @@ impl Cgroups {
                 _ => {}
             }
         }
-        Ok(Some(Group {
+        Ok(Some(self.named_group(tracking, name)))
+    }
+
+    /// The group of that name, whether it is there or not; `None` where only process groups exist.
+    pub fn known_group(&self, name: &str) -> Option<Group> {
+        self.tracking.as_ref().map(|tracking| self.named_group(tracking, name))
+    }
+
+    fn named_group(&self, tracking: &Tree, name: &str) -> Group {
+        Group {
             tracking: tracking.child(name),
             controllers: self.controllers.iter().map(|(kind, tree)| (*kind, tree.child(name))).collect(),
             folders: self.trees().iter().map(|tree| tree.path().join(name)).collect(),
-        }))
+        }
     }
 
     /// Limits that a spec asks for and this host cannot enforce.

@@ -13,15 +13,15 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_core::effect::{StartInstance, StopInstance};
 use quorate_core::ids::{NodeId, SlotId};
-use quorate_core::observation::{ExecutorFact, GuardReport, SlotReport};
-use quorate_core::units::BootMs;
+use quorate_core::observation::{ExecutorFact, GuardReport, SlotReport, Unavailable};
+use quorate_core::units::{BootMs, Millis};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::address::Address;
-use super::protocol::{Answer, Ask, Question, Say, Welcome, decode, encode, hello, next_frame};
+use super::protocol::{Answer, Ask, Holders, Question, Say, Welcome, decode, encode, hello, next_frame};
 use super::{GREETING, READY, logs};
 use crate::layout::Layout;
 use crate::ports::{ActError, Guard, LogChunk, LogQuery};
@@ -61,6 +61,10 @@ pub struct GuardStatus {
     pub losses: u64,
     /// Why there is none now.
     pub problem: Option<String>,
+    /// The second holder of the deadlines; 0 while there is none.
+    pub twin: u32,
+    /// Why two do not hold them, while they do not.
+    pub unarmed: Option<Unavailable>,
     /// When the lease ended that it held as the session began: a node that was away goes on while that
     /// is still to come.
     pub held_until: BootMs,
@@ -94,10 +98,24 @@ impl GuardClient {
         self.status.clone()
     }
 
-    /// As an observation. Nothing is armed while the guard is the only holder of the deadlines.
+    /// As an observation. A guard that does not answer is not known to hold anything.
     pub fn report(&self) -> GuardReport {
         let status = self.status.borrow();
-        GuardReport { pid: status.pid, answering: status.answering, armed: false }
+        let unarmed = if status.answering {
+            status.unarmed.clone()
+        } else {
+            Some(Unavailable {
+                why: "the guard does not answer".to_owned(),
+                remedy: "wait: the node starts it again by itself; its log says why".to_owned(),
+            })
+        };
+        GuardReport {
+            pid: status.pid,
+            twin_pid: status.twin,
+            answering: status.answering,
+            armed: unarmed.is_none(),
+            unarmed,
+        }
     }
 
     /// Waits until it answers.
@@ -116,12 +134,12 @@ impl GuardClient {
 
     /// Tells it how long the lease lasts now. Returns once it holds that.
     /// Calls must come in the order of the heartbeats they rest on.
-    pub async fn renew(&self, valid_until: BootMs) -> Result<(), ActError> {
+    pub async fn renew(&self, valid_until: BootMs, kill_margin: Millis) -> Result<(), ActError> {
         let held = *self.renewed.borrow();
         // Numbered here, above all that the guard ever held: a node that restarts counts on.
         let number = self.renewals.fetch_max(held, Ordering::SeqCst).max(held) + 1;
         self.renewals.fetch_max(number, Ordering::SeqCst);
-        self.done(Ask::Renew { number, valid_until }).await
+        self.done(Ask::Renew { number, valid_until, kill_margin }).await
     }
 
     async fn ask(&self, ask: Ask) -> Result<Answer, ActError> {
@@ -297,6 +315,12 @@ impl Line {
                 answering: true,
                 problem: None,
                 losses: status.losses,
+                twin: 0,
+                // It says so itself in its next words.
+                unarmed: Some(Unavailable {
+                    why: "the guard has not said yet who holds the deadlines".to_owned(),
+                    remedy: "wait a moment".to_owned(),
+                }),
                 held_until: welcome.valid_until,
             };
         });
@@ -357,6 +381,10 @@ impl Line {
                         let _ = tell.send(*answer);
                     }
                 }
+                Say::Holders(Holders { twin, unarmed }) => {
+                    self.status.send_modify(|status| (status.twin, status.unarmed) = (twin, unarmed));
+                    self.changes.send_modify(|count| *count += 1);
+                }
                 Say::Changed => self.changes.send_modify(|count| *count += 1),
                 Say::Welcome(_) | Say::Unwelcome(_) => bail!("the guard greets twice"),
             }
@@ -383,6 +411,6 @@ async fn greet(mut stream: UnixStream, node: &NodeId) -> anyhow::Result<(UnixStr
     match decode(&body)? {
         Say::Welcome(welcome) => Ok((stream, welcome)),
         Say::Unwelcome(why) => bail!("{why}"),
-        Say::Answer { .. } | Say::Changed => bail!("the guard did not greet"),
+        Say::Answer { .. } | Say::Changed | Say::Holders(_) => bail!("the guard did not greet"),
     }
 }

@@ -21,6 +21,8 @@ pub enum Peer {
     },
     /// The node.
     Node(NodeId),
+    /// The second holder of the deadlines.
+    Twin,
     /// Told off; closed once that is sent.
     Leaving,
 }
@@ -42,8 +44,12 @@ pub struct Connection {
 impl Connection {
     /// Of a stream that was just accepted.
     pub fn new(number: u64, stream: UnixStream, pid: u32, until: BootMs) -> std::io::Result<Self> {
+        Self::with(number, stream, pid, Peer::Stranger { until })
+    }
+
+    /// Of a stream whose other end is known.
+    pub fn with(number: u64, stream: UnixStream, pid: u32, peer: Peer) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
-        let peer = Peer::Stranger { until };
         Ok(Self { number, peer, pid, stream, incoming: Vec::new(), outgoing: Vec::new() })
     }
 

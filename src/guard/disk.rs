@@ -1,5 +1,5 @@
-//! The one thread of the guard that waits for the disk, so that a slow disk never delays a deadline.
-//! Does jobs in order and says which are done; decides nothing.
+//! Whatever may hang, kept off the guard's loop so that it never delays a deadline: one thread that waits for
+//! the disk and does its jobs in order, and one for each launch. Says which are done; decides nothing.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -8,11 +8,12 @@ use std::{fs, thread};
 
 use anyhow::Context;
 use quorate_core::effect::StartInstance;
-use quorate_core::ids::{OperationId, SlotId};
+use quorate_core::ids::{NodeId, OperationId, SlotId};
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::group::Group;
 use super::journal::Journal;
-use super::launch::{Prepared, prepare};
+use super::launch::{Prepared, launch, prepare};
 use super::logs::{LogPolicy, rotate};
 use super::records::{SlotRecord, Slots};
 use crate::layout::Layout;
@@ -52,11 +53,30 @@ pub enum Outcome {
     NotKept(String),
     /// The record is, the folders are not.
     NotPrepared(String),
+    /// A launch is over: the main process, or why there is none.
+    Launched(Result<u32, String>),
+}
+
+/// A process to be started.
+#[derive(Debug)]
+pub struct Launch {
+    /// Comes back with the outcome.
+    pub ticket: u64,
+    /// On whose behalf.
+    pub node: NodeId,
+    /// What.
+    pub start: StartInstance,
+    /// Where it belongs.
+    pub group: Option<Group>,
+    /// What it needs.
+    pub prepared: Box<Prepared>,
 }
 
 /// The thread, from the outside.
 pub struct Disk {
     jobs: Sender<Job>,
+    layout: Layout,
+    tell: Sender<(u64, Outcome)>,
     done: Receiver<(u64, Outcome)>,
     wake: OwnedFd,
 }
@@ -68,6 +88,7 @@ impl Disk {
         let waker = wake.try_clone()?;
         let (jobs, todo) = channel();
         let (tell, done) = channel();
+        let (own_tell, own_layout) = (tell.clone(), layout.clone());
         thread::Builder::new()
             .name("guard-disk".to_owned())
             .stack_size(256 * 1024)
@@ -81,7 +102,23 @@ impl Disk {
                 }
             })
             .context("cannot start the disk thread")?;
-        Ok(Self { jobs, done, wake })
+        Ok(Self { jobs, layout: own_layout, tell: own_tell, done, wake })
+    }
+
+    /// Starts a process in a thread of its own: a program on a disk that does not answer holds up nobody else.
+    pub fn launch(&self, job: Launch) -> anyhow::Result<()> {
+        let (layout, tell) = (self.layout.clone(), self.tell.clone());
+        let waker = self.wake.try_clone()?;
+        let work = move || {
+            let Launch { ticket, node, start, group, prepared } = job;
+            let launched = launch(&layout, &node, &start, group.as_ref(), &prepared);
+            let outcome = Outcome::Launched(launched.map_err(|error| format!("{error:#}")));
+            if tell.send((ticket, outcome)).is_ok() {
+                let _ = rustix::io::write(&waker, &1_u64.to_ne_bytes());
+            }
+        };
+        let thread = thread::Builder::new().name("guard-start".to_owned()).stack_size(256 * 1024);
+        thread.spawn(work).map(drop).context("cannot start a thread")
     }
 
     /// Gives it a job.

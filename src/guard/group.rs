@@ -1,9 +1,10 @@
 //! One instance's control group, in all trees it lies in: who is in it, what it may use, what it used,
-//! and the two ways to end everything in it. Does not know which instance it belongs to.
+//! and the ways to end everything in it, late arrivals too. Does not know which instance it belongs to.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use quorate_core::observation::InstanceUsage;
@@ -101,6 +102,49 @@ impl Group {
                 }
             }
             Tree::V1(folder) => self.kill_frozen(&folder.join("freezer.state"), "FROZEN", "THAWED"),
+        }
+    }
+
+    /// Kills everything in it, and leaves it frozen: whoever still arrives does not run, and is killed by the
+    /// next round.
+    pub fn kill_and_bar(&self) {
+        self.freeze(true);
+        self.kill();
+        // A version 1 kill takes effect with the thaw.
+        self.freeze(true);
+    }
+
+    /// Stops everything in it and whoever enters it, or lets it go on.
+    pub fn freeze(&self, on: bool) {
+        let _ = match &self.tracking {
+            Tree::V2(folder) => fs::write(folder.join("cgroup.freeze"), if on { "1" } else { "0" }),
+            Tree::V1(folder) => fs::write(folder.join("freezer.state"), if on { "FROZEN" } else { "THAWED" }),
+        };
+    }
+
+    /// Can everything of an instance be killed by it, without asking anyone? `main` is its main process, if
+    /// one runs.
+    pub fn can_kill(&self, main: Option<u32>) -> Result<(), String> {
+        let (Tree::V1(folder) | Tree::V2(folder)) = &self.tracking;
+        let names: &[&str] = match &self.tracking {
+            Tree::V2(_) => &["cgroup.kill", "cgroup.freeze"],
+            Tree::V1(_) => &["freezer.state"],
+        };
+        let wrong = |why: String| Err(format!("{}: {why}", folder.display()));
+        let owner = match fs::metadata(folder) {
+            Ok(found) => found.uid(),
+            Err(error) => return wrong(error.to_string()),
+        };
+        if owner != rustix::process::geteuid().as_raw() {
+            return wrong(format!("belongs to account {owner}"));
+        }
+        let opens = |name: &&str| OpenOptions::new().write(true).open(folder.join(name)).is_ok();
+        if !names.iter().any(opens) {
+            return wrong(format!("{} cannot be written", names[0]));
+        }
+        match main.filter(|main| !self.members().contains(main)) {
+            Some(main) => wrong(format!("process {main} has left it")),
+            None => Ok(()),
         }
     }
 

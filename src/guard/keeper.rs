@@ -17,12 +17,16 @@ use super::logs::LogPolicy;
 use super::protocol::{Answer, Ask};
 use super::records::{HeldLease, Runs, SlotRecord};
 use super::run::Run;
+use super::second::Second;
 use crate::host::boot_now;
 use crate::layout::Layout;
 use crate::ports::ActError;
 
 /// Slots beyond this are refused.
 const MOST_SLOTS: usize = 20_000;
+
+/// Acts on one slot that wait for the disk; further ones are refused.
+const MOST_QUEUED: usize = 16;
 
 /// Whom an answer goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +92,12 @@ pub struct Keeper {
     pub answers: Vec<(ReplyTo, Answer)>,
     /// Did anything happen that the node wants to know at once?
     pub changed: bool,
+    /// The second holder of all deadlines.
+    pub second: Second,
+    /// Reset the host when a kill takes too long?
+    pub(super) reset: bool,
+    /// Launches under way.
+    pub(super) launching: usize,
     pub(super) next_ticket: u64,
     pub(super) next_round: BootMs,
 }
@@ -97,16 +107,27 @@ impl Keeper {
     pub fn ask(&mut self, node: &NodeId, to: ReplyTo, ask: Ask) {
         self.node = Some(node.clone());
         let answer = match ask {
-            Ask::Ping => Answer::Done,
+            Ask::Ping => {
+                self.second.ping(boot_now());
+                Answer::Done
+            }
             Ask::Start(start) => return self.act(start.id.slot.clone(), to, Act::Start(start)),
             Ask::Stop(stop) => return self.act(stop.slot.clone(), to, Act::Stop(stop)),
-            Ask::Renew { number, valid_until } => self.renew(HeldLease { number, valid_until }),
+            Ask::Renew { number, valid_until, kill_margin } => {
+                self.renew(HeldLease { number, valid_until, kill_margin })
+            }
             Ask::Forget(slot) => self.forget(&slot).map_or_else(Answer::Refused, |()| Answer::Done),
             Ask::Inventory => Answer::Inventory(self.inventory(boot_now())),
             Ask::Runs => Answer::Runs(self.active().map(|run| run.record.start.clone()).collect()),
             Ask::Facts => Answer::Facts(self.facts()),
         };
         self.answers.push((to, answer));
+    }
+
+    /// The second holder is here: it is told of everything that runs.
+    pub fn second_came(&mut self, pid: u32, now: BootMs) {
+        let slots = self.active().map(|run| run.record.start.id.slot.clone()).collect();
+        self.second.came(pid, slots, now);
     }
 
     /// Every run.
@@ -121,6 +142,7 @@ impl Keeper {
         match self.runs.save_lease(lease) {
             Ok(()) => {
                 self.lease = Some(lease);
+                self.second.look(boot_now());
                 Answer::Done
             }
             // Held in memory alone, a longer lease would be cut short by the next guard: refused, so that
@@ -151,7 +173,11 @@ impl Keeper {
         }
         let slot = self.slots.entry(id.clone()).or_default();
         if slot.raising.is_some() {
-            return slot.queue.push_back((to, act));
+            if slot.queue.len() < MOST_QUEUED {
+                return slot.queue.push_back((to, act));
+            }
+            let text = format!("{id}: {MOST_QUEUED} acts wait for the disk already; see to the disk");
+            return self.answers.push((to, Answer::Refused(ActError::Failed(text))));
         }
         match act {
             Act::Start(start) => self.ask_start(&id, to, start),
@@ -196,7 +222,7 @@ impl Keeper {
                 None => true,
                 Some(ending) => ending.kind == ExitKind::Unhealthy,
             };
-            if same && may_follow && run.exit.is_none() {
+            if same && may_follow && run.exit.is_none() && run.begun() {
                 return Ok(Judged::Replace);
             }
             return Err(ActError::StillRunning { running: running.id.clone() });

@@ -4,9 +4,14 @@
 //!
 //! ```text
 //! node: client -- protocol --> server -> keeper (judges) -> carry -> launch, run, group (act)
-//!                                          | advance (time, exits)  adopt (an earlier guard's)  report
-//!                                          +-> records, disk, logs, journal (what outlives it)
+//!                                |         | advance (time, exits)  adopt (an earlier guard's)  report
+//!                                |         +-> records, disk, logs, journal (what outlives it)
+//!                                +-> second (what it knows of its twin) -- protocol --> twin (another process)
 //! ```
+//!
+//! Guard and twin hold the same deadlines: the guard writes lease and runs down, the twin reads them and says
+//! so, and only then does anything start. Each kills on its own what is past its deadline; neither needs the
+//! other, nor the node.
 
 mod address;
 mod adopt;
@@ -24,11 +29,16 @@ mod logs;
 mod protocol;
 mod records;
 mod report;
+mod reset;
 mod run;
+mod second;
 mod server;
 mod signal;
+mod twin;
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -65,6 +75,40 @@ pub struct GuardArgs {
     /// End after this long without a node while nothing runs
     #[arg(long, default_value_t = 30_000, value_name = "MS")]
     pub idle_exit: u64,
+    /// Keep no second holder of the deadlines
+    #[arg(long)]
+    pub alone: bool,
+    /// Reset the host when a kill takes longer than half its margin (needs root and the kernel's sysrq)
+    #[arg(long)]
+    pub reset_host: bool,
+    /// Be the second holder of that guard's deadlines
+    #[arg(long, hide = true)]
+    pub twin: bool,
+}
+
+impl GuardArgs {
+    /// The same once more, for a child that inherits the hold as its standard input.
+    fn again(&self) -> Vec<OsString> {
+        let mut all: Vec<OsString> = vec!["guard".into(), "--data-dir".into(), self.data_dir.clone().into()];
+        if let Some(socket) = &self.socket {
+            all.extend(["--socket".into(), socket.clone().into()]);
+        }
+        if self.hold.is_some() {
+            all.extend(["--hold".into(), "0".into()]);
+        }
+        let track = clap::ValueEnum::to_possible_value(&self.track).map(|value| value.get_name().to_owned());
+        all.extend(["--track".into(), track.unwrap_or_default().into()]);
+        for (name, value) in [
+            ("--log-size", self.log_size.to_string()),
+            ("--log-keep", self.log_keep.to_string()),
+            ("--idle-exit", self.idle_exit.to_string()),
+        ] {
+            all.extend([name.into(), value.into()]);
+        }
+        all.extend(self.alone.then(|| "--alone".into()));
+        all.extend(self.reset_host.then(|| "--reset-host".into()));
+        all
+    }
 }
 
 /// What a guard says on its output once it listens.
@@ -75,7 +119,11 @@ pub fn run(mut args: GuardArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.data_dir)
         .with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
     args.data_dir = args.data_dir.canonicalize()?;
-    if args.detach { detach(&args) } else { server::serve(&args) }
+    match (args.detach, args.twin) {
+        (true, _) => detach(&args),
+        (false, true) => twin::hold(&args),
+        (false, false) => server::serve(&args),
+    }
 }
 
 /// Starts a guard that is nobody's child: it goes on when whoever asked for it is gone.
@@ -84,19 +132,8 @@ fn detach(args: &GuardArgs) -> anyhow::Result<()> {
         bail!("--hold with --detach takes the standard input only: pass --hold 0");
     }
     let mut command = Command::new("/proc/self/exe");
-    command.arg("guard").arg("--data-dir").arg(&args.data_dir);
-    if let Some(socket) = &args.socket {
-        command.arg("--socket").arg(socket);
-    }
-    if args.hold.is_some() {
-        command.args(["--hold", "0"]);
-    }
-    let track = clap::ValueEnum::to_possible_value(&args.track).map(|value| value.get_name().to_owned());
     command
-        .args(["--track", &track.unwrap_or_default()])
-        .args(["--log-size", &args.log_size.to_string()])
-        .args(["--log-keep", &args.log_keep.to_string()])
-        .args(["--idle-exit", &args.idle_exit.to_string()])
+        .args(args.again())
         .stdin(if args.hold.is_some() { Stdio::inherit() } else { Stdio::null() })
         .stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot start the guard")?;
@@ -109,6 +146,18 @@ fn detach(args: &GuardArgs) -> anyhow::Result<()> {
     }
     let status = child.wait()?;
     bail!("the guard did not start ({status}); see what it said above")
+}
+
+/// Starts the second holder of the deadlines. It is the guard's child and outlives it.
+fn spawn_twin(args: &GuardArgs, hold: Option<BorrowedFd<'static>>) -> anyhow::Result<()> {
+    let stdin = match hold {
+        Some(hold) => Stdio::from(hold.try_clone_to_owned()?),
+        None => Stdio::null(),
+    };
+    let mut command = Command::new("/proc/self/exe");
+    command.args(args.again()).arg("--twin").stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
+    // Reaped with all others; dropping the handle neither waits nor kills.
+    command.spawn().map(drop).context("cannot start it")
 }
 
 /// Says that the guard listens, and lets go of what it inherited.

@@ -1,26 +1,38 @@
-//! What node and guard say to one another over the unix socket: a hello with the version, then frames of a
-//! length and a postcard body. Knows nothing of how either acts on it.
+//! What node, guard and the guard's twin say to one another over the unix socket: a hello with the version,
+//! then frames of a length and a postcard body. Knows nothing of how any of them acts on it.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use quorate_core::effect::{StartInstance, StopInstance};
 use quorate_core::ids::{NodeId, SlotId};
-use quorate_core::observation::{ExecutorFact, SlotReport};
-use quorate_core::units::BootMs;
+use quorate_core::observation::{ExecutorFact, SlotReport, Unavailable};
+use quorate_core::units::{BootMs, Millis};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ports::ActError;
 
 /// Counts changes of the messages below. Node and guard come from one binary, but a guard outlives updates.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// The longest frame; an inventory of thousands of instances stays well below.
 pub const MAX_FRAME: usize = 16 << 20;
 
-/// Opens every hello, whatever its version.
+/// Opens every hello of a node, whatever its version.
 const HELLO: &[u8; 8] = b"QUOGUARD";
+
+/// Opens every hello of a twin.
+const TWIN_HELLO: &[u8; 8] = b"QUOGTWIN";
+
+/// Who says hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guest {
+    /// The node of that name.
+    Node(NodeId),
+    /// The second holder of the deadlines.
+    Twin,
+}
 
 /// A node's question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +58,8 @@ pub enum Ask {
         number: u64,
         /// Its end.
         valid_until: BootMs,
+        /// How long a kill may take.
+        kill_margin: Millis,
     },
     /// Remove a slot's folders and record.
     Forget(SlotId),
@@ -73,6 +87,40 @@ pub enum Say {
     },
     /// Something started, ended or failed.
     Changed,
+    /// Who holds the deadlines besides the guard, whenever that changes.
+    Holders(Holders),
+}
+
+/// Who holds the deadlines besides the guard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holders {
+    /// The second holder's process; 0 while there is none.
+    pub twin: u32,
+    /// Why two do not hold every deadline, while they do not.
+    pub unarmed: Option<Unavailable>,
+}
+
+/// What a guard tells its twin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// What is stored changed: look at the lease and at these slots, and say what you hold.
+    Look {
+        /// Comes back with the answer.
+        number: u64,
+        /// Slots whose record changed.
+        slots: Vec<SlotId>,
+    },
+    /// Nothing is left to hold, or another guard does without you.
+    End,
+}
+
+/// A twin's answer: it holds everything that was stored when it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holds {
+    /// To which question.
+    pub number: u64,
+    /// Instances that it could not kill for sure, and why.
+    pub unable: Vec<(SlotId, String)>,
 }
 
 /// The guard as it introduces itself.
@@ -101,18 +149,33 @@ pub enum Answer {
     Facts(ExecutorFact),
 }
 
-/// The first frame of a session. Its form never changes, so that both ends can tell that they differ.
+/// The first frame of a node's session. Its form never changes, so that both ends can tell that they differ.
 pub fn hello(node: &NodeId) -> Vec<u8> {
-    let mut body = HELLO.to_vec();
+    greeting(HELLO, node.as_str())
+}
+
+/// The first frame of a twin's.
+pub fn twin_hello() -> Vec<u8> {
+    greeting(TWIN_HELLO, "")
+}
+
+fn greeting(opening: &[u8; 8], name: &str) -> Vec<u8> {
+    let mut body = opening.to_vec();
     body.extend(PROTOCOL.to_le_bytes());
-    body.extend(node.as_str().as_bytes());
+    body.extend(name.as_bytes());
     frame(&body)
 }
 
+/// Is this the first frame of a twin, of whichever version?
+pub fn is_twin(body: &[u8]) -> bool {
+    body.starts_with(TWIN_HELLO)
+}
+
 /// Reads the first frame's body.
-pub fn read_hello(body: &[u8]) -> anyhow::Result<NodeId> {
-    let Some((version, name)) = body.strip_prefix(HELLO).and_then(|rest| rest.split_first_chunk::<2>())
-    else {
+pub fn read_hello(body: &[u8]) -> anyhow::Result<Guest> {
+    let twin = is_twin(body);
+    let rest = body.strip_prefix(if twin { TWIN_HELLO } else { HELLO });
+    let Some((version, name)) = rest.and_then(|rest| rest.split_first_chunk::<2>()) else {
         bail!("this is the guard of a node and speaks to that node only");
     };
     let version = u16::from_le_bytes(*version);
@@ -121,8 +184,11 @@ pub fn read_hello(body: &[u8]) -> anyhow::Result<NodeId> {
             "this guard speaks protocol {PROTOCOL}, the node {version}: drain the node, then end the guard"
         );
     }
+    if twin {
+        return Ok(Guest::Twin);
+    }
     let name = std::str::from_utf8(name).context("the node's name is not text")?;
-    Ok(name.parse()?)
+    Ok(Guest::Node(name.parse()?))
 }
 
 /// A body with its length in front.
@@ -184,7 +250,8 @@ mod tests {
     #[test]
     fn a_hello_of_another_version_is_told_what_to_do() {
         let node = NodeId::new("a").unwrap();
-        assert_eq!(read_hello(&hello(&node)[4..]).unwrap(), node);
+        assert_eq!(read_hello(&twin_hello()[4..]).unwrap(), Guest::Twin);
+        assert_eq!(read_hello(&hello(&node)[4..]).unwrap(), Guest::Node(node.clone()));
         let mut other = hello(&node)[4..].to_vec();
         other[8] = 99;
         assert!(read_hello(&other).unwrap_err().to_string().contains("drain"));

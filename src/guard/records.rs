@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use quorate_core::effect::StartInstance;
+use quorate_core::effect::{Isolation, StartInstance};
 use quorate_core::ids::{BootId, InstanceId, NodeId, OperationId, SlotId, Token};
 use quorate_core::observation::{ExitKind, ExitReason};
 use quorate_core::units::{BootMs, Millis, WallMs};
@@ -20,6 +20,12 @@ use crate::layout::{slot_folder, slot_of_folder};
 
 /// Marks a file of this guard and the version of its form.
 const MAGIC: &[u8; 4] = b"QGR1";
+
+/// Three words and their sum.
+const LEASE_BYTES: usize = 32;
+
+/// A lease that is torn so often is damaged.
+const LEASE_LOOKS: usize = 16;
 
 /// What outlives a boot, per slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -90,12 +96,30 @@ pub struct Ending {
 }
 
 /// The lease as last told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HeldLease {
     /// Which renewal.
     pub number: u64,
     /// When it runs out.
     pub valid_until: BootMs,
+    /// How long a kill may take.
+    pub kill_margin: Millis,
+}
+
+impl HeldLease {
+    /// When an instance is to be dead at the latest; never, if it may stay.
+    pub fn deadline(&self, isolation: Isolation) -> Option<BootMs> {
+        match isolation {
+            Isolation::Keep => None,
+            Isolation::Kill => Some(self.valid_until),
+            Isolation::Stop { grace } => Some(self.valid_until + grace),
+        }
+    }
+
+    /// From when on a kill that is not done yet is so late that only a reset of the host helps in time.
+    pub fn overdue(&self, deadline: BootMs) -> BootMs {
+        deadline + Millis(self.kill_margin.0 / 2)
+    }
 }
 
 /// Records on disk, per slot.
@@ -160,6 +184,13 @@ impl Runs {
         Ok(Self { folder, boot: boot.clone(), lease })
     }
 
+    /// The folder of this boot as the guard made it, if it is still there.
+    pub fn find(folder: &Path, boot: &BootId) -> Option<Self> {
+        let folder = folder.join(&boot.0);
+        let lease = OpenOptions::new().read(true).write(true).open(folder.join("lease")).ok()?;
+        Some(Self { folder, boot: boot.clone(), lease })
+    }
+
     /// Every run this boot knows of. An unreadable record is left out with its slot named: its group
     /// then has no owner and is killed.
     pub fn load(&self) -> anyhow::Result<(Vec<RunRecord>, Vec<String>)> {
@@ -188,28 +219,44 @@ impl Runs {
         let _ = fs::remove_file(self.folder.join(slot_folder(slot)));
     }
 
+    /// One run, if there is any; an unreadable record is an error.
+    pub fn read(&self, slot: &SlotId) -> anyhow::Result<Option<RunRecord>> {
+        let path = self.folder.join(slot_folder(slot));
+        if !path.exists() {
+            return Ok(None);
+        }
+        decode::<RunRecord>(&path).map(|record| Some(record).filter(|record| record.boot == self.boot))
+    }
+
     /// Keeps the lease: one small write, since it comes with every heartbeat.
     pub fn save_lease(&self, lease: HeldLease) -> io::Result<()> {
-        let mut bytes = [0_u8; 24];
-        bytes[..8].copy_from_slice(&lease.number.to_le_bytes());
-        bytes[8..16].copy_from_slice(&lease.valid_until.0.to_le_bytes());
-        let sum = xxh3_64(&bytes[..16]).to_le_bytes();
-        bytes[16..].copy_from_slice(&sum);
+        let mut bytes = [0_u8; LEASE_BYTES];
+        let words = [lease.number, lease.valid_until.0, lease.kill_margin.0];
+        for (at, word) in words.iter().enumerate() {
+            bytes[at * 8..at * 8 + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        let sum = xxh3_64(&bytes[..24]).to_le_bytes();
+        bytes[24..].copy_from_slice(&sum);
         self.lease.write_all_at(&bytes, 0)
     }
 
     /// The lease as last kept; a damaged one counts as run out.
     pub fn load_lease(&self) -> Option<HeldLease> {
-        let mut bytes = [0_u8; 24];
-        if self.lease.read_exact_at(&mut bytes, 0).is_err() {
-            return None;
+        let mut bytes = [0_u8; LEASE_BYTES];
+        // The other holder may be writing it at this moment: what is torn is looked at again.
+        for _ in 0..LEASE_LOOKS {
+            if self.lease.read_exact_at(&mut bytes, 0).is_err() {
+                return None;
+            }
+            let (words, _) = bytes.as_chunks::<8>();
+            if words[3] == xxh3_64(&bytes[..24]).to_le_bytes() {
+                let [number, valid_until, kill_margin] = [0, 1, 2].map(|at| u64::from_le_bytes(words[at]));
+                let (valid_until, kill_margin) = (BootMs(valid_until), Millis(kill_margin));
+                return Some(HeldLease { number, valid_until, kill_margin });
+            }
+            std::thread::yield_now();
         }
-        let word =
-            |at: usize| bytes[at..at + 8].iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
-        if word(16) != xxh3_64(&bytes[..16]) {
-            return Some(HeldLease { number: 0, valid_until: BootMs(0) });
-        }
-        Some(HeldLease { number: word(0), valid_until: BootMs(word(8)) })
+        Some(HeldLease::default())
     }
 
     /// Removes everything of this boot, when nothing runs and the guard ends.
@@ -287,9 +334,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let runs = Runs::open(folder.path(), &BootId("one".to_owned())).unwrap();
         assert_eq!(runs.load_lease(), None);
-        let lease = HeldLease { number: 3, valid_until: BootMs(9_000) };
+        let lease = HeldLease { number: 3, valid_until: BootMs(9_000), kill_margin: Millis(200) };
         runs.save_lease(lease).unwrap();
         assert_eq!(runs.load_lease(), Some(lease));
+        assert_eq!(lease.deadline(Isolation::Stop { grace: Millis(500) }), Some(BootMs(9_500)));
+        assert_eq!(lease.deadline(Isolation::Kill).map(|due| lease.overdue(due)), Some(BootMs(9_100)));
+        assert_eq!(lease.deadline(Isolation::Keep), None);
         runs.lease.write_all_at(&[0xff], 2).unwrap();
         assert_eq!(runs.load_lease().map(|lease| lease.valid_until), Some(BootMs(0)));
         let next = Runs::open(folder.path(), &BootId("two".to_owned())).unwrap();

@@ -16,7 +16,7 @@ use crate::layout::process;
 impl Keeper {
     /// Every slot. Only tokens that are on disk are told.
     pub fn inventory(&mut self, now: BootMs) -> BTreeMap<SlotId, SlotReport> {
-        let Self { slots, cgroups, boot, .. } = self;
+        let Self { slots, cgroups, boot, second, .. } = self;
         slots
             .iter_mut()
             .filter(|(_, slot)| slot.known())
@@ -28,6 +28,7 @@ impl Keeper {
                         id: record.start.id.clone(),
                         spec: record.start.spec.run_digest(),
                         phase: match &record.ending {
+                            None if !run.begun() => InstancePhase::Starting,
                             None => InstancePhase::Running,
                             Some(_) => InstancePhase::Stopping,
                         },
@@ -39,6 +40,7 @@ impl Keeper {
                         health: Health::Unchecked,
                         health_detail: String::new(),
                         unenforced: cgroups.unenforced(process(&record.start)),
+                        armed: run.group.is_some() && second.arms(id, now),
                         last_exit,
                         usage: run.usage(now),
                     })
@@ -78,6 +80,7 @@ fn starting(slot: &Slot) -> Option<InstanceReport> {
         usage: InstanceUsage::default(),
         last_exit: slot.record.last_exit.clone(),
         unenforced: Vec::new(),
+        armed: false,
     })
 }
 
@@ -101,5 +104,6 @@ fn ended(slot: &Slot, boot: &quorate_core::ids::BootId, now: BootMs) -> Option<I
         usage: InstanceUsage::default(),
         last_exit: ended.before.clone(),
         unenforced: Vec::new(),
+        armed: false,
     })
 }

@@ -9,6 +9,8 @@ use quorate_core::units::{BootMs, CpuMillis, MemoryMib, Millis};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::group::{CpuReading, Group, cpu_between};
+use super::keeper::ReplyTo;
+use super::launch::Prepared;
 use super::records::{Ending, RunRecord};
 use super::signal;
 use crate::host::{ProcessStat, process_ids, resident_kib};
@@ -24,6 +26,29 @@ pub enum RawExit {
     Untold,
 }
 
+/// How far a start has come.
+#[derive(Debug)]
+pub enum Stage {
+    /// Nothing is begun before every holder has its deadline.
+    Gate {
+        /// The second holder's answer that is waited for; 0 where there is nobody to ask.
+        number: u64,
+        /// What the start needs.
+        prepared: Box<Prepared>,
+        /// Who asked.
+        to: ReplyTo,
+    },
+    /// Being begun, by somebody who may hang. From here on processes may arrive in its group.
+    Launching {
+        /// Which launch.
+        ticket: u64,
+        /// Who asked.
+        to: ReplyTo,
+    },
+    /// Begun.
+    Begun,
+}
+
 /// A run.
 #[derive(Debug)]
 pub struct Run {
@@ -31,6 +56,8 @@ pub struct Run {
     pub record: RunRecord,
     /// Its control group, where there are any.
     pub group: Option<Group>,
+    /// How far its start has come.
+    pub stage: Stage,
     /// Set once its main process is gone.
     pub exit: Option<RawExit>,
     /// Readable once the main process is gone.
@@ -55,6 +82,7 @@ impl Run {
         Self {
             record,
             group,
+            stage: Stage::Begun,
             exit: None,
             watch,
             own,
@@ -64,6 +92,19 @@ impl Run {
             reading: None,
             usage: InstanceUsage::default(),
         }
+    }
+
+    /// Is nobody at work on its start any more?
+    pub fn begun(&self) -> bool {
+        matches!(self.stage, Stage::Begun)
+    }
+
+    /// Its main process is there.
+    pub fn begin(&mut self, pid: u32) {
+        self.stage = Stage::Begun;
+        self.record.pid = Some(pid);
+        self.record.start_time = ProcessStat::read(pid).map_or(0, |stat| stat.start_time);
+        self.watch = open_watch(pid);
     }
 
     /// Is its main process the one it was started as? A process id alone may be another's by now.
@@ -108,7 +149,8 @@ impl Run {
     pub fn kill(&mut self) {
         self.killed |= self.exit.is_none();
         match &self.group {
-            Some(group) => group.kill(),
+            Some(group) if self.begun() => group.kill(),
+            Some(group) => group.kill_and_bar(),
             None => {
                 for pid in self.members_without_group() {
                     signal::send(pid, libc::SIGKILL);

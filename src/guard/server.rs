@@ -15,13 +15,15 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use rustix::time::{timerfd_create, timerfd_settime};
 
 use super::address::Address;
+use super::adopt::Wanted;
 use super::connection::{Connection, Peer};
 use super::journal::Journal;
 use super::keeper::{Keeper, ReplyTo};
 use super::logs::LogPolicy;
-use super::protocol::{Question, Say, Welcome, decode, encode, read_hello};
+use super::protocol::{Guest, Holders, Question, Say, Told, Welcome, decode, encode, is_twin, read_hello};
 use super::records::make_private;
-use super::{GREETING, GuardArgs};
+use super::second::Due;
+use super::{GREETING, GuardArgs, reset, signal};
 use crate::host::{ProcessStat, boot_now};
 use crate::layout::Layout;
 
@@ -32,7 +34,11 @@ const MOST_CONNECTIONS: usize = 16;
 const FAREWELL: Millis = Millis(5_000);
 
 struct Server {
+    args: GuardArgs,
+    layout: Layout,
     keeper: Keeper,
+    /// Who holds the deadlines, as the node was last told.
+    holders: Option<Holders>,
     listener: UnixListener,
     connections: Vec<Connection>,
     next_number: u64,
@@ -47,13 +53,17 @@ struct Server {
 pub fn serve(args: &GuardArgs) -> anyhow::Result<()> {
     let layout = Layout::new(&args.data_dir);
     make_private(&layout.guard())?;
-    let _only = take_lock(&layout)?;
+    let _only = take_lock(&layout, LOCK)?;
     leave_the_node();
     let hold = args.hold.map(held_pipe).transpose()?;
     let journal = Journal::open(layout.guard().join("guard.log"));
     let logs =
         LogPolicy { max_bytes: args.log_size.saturating_mul(1_024), keep: args.log_keep.clamp(1, 1_000) };
-    let keeper = Keeper::open(layout.clone(), args.track, logs, journal.clone())?;
+    let wanted = Wanted { track: args.track, logs, reset: args.reset_host, alone: args.alone };
+    let keeper = Keeper::open(layout.clone(), wanted, journal.clone())?;
+    if args.reset_host && !reset::possible() {
+        journal.write("the host could not be reset from here: guard.reset needs root and the kernel's sysrq");
+    }
     let path = args.socket.clone().unwrap_or_else(|| layout.guard_socket());
     let listener = listen(&path)?;
     super::announce()?;
@@ -63,7 +73,10 @@ pub fn serve(args: &GuardArgs) -> anyhow::Result<()> {
         keeper.cgroups.capabilities().join(" ")
     ));
     let mut server = Server {
+        args: args.clone(),
+        layout,
         keeper,
+        holders: None,
         listener,
         connections: Vec::new(),
         next_number: 0,
@@ -78,8 +91,13 @@ pub fn serve(args: &GuardArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn take_lock(layout: &Layout) -> anyhow::Result<File> {
-    let path = layout.guard().join("lock");
+/// The locks of the one guard of a data directory and of its one twin.
+pub const LOCK: &str = "lock";
+pub const TWIN_LOCK: &str = "twin.lock";
+
+/// Takes a lock for as long as the file is kept.
+pub fn take_lock(layout: &Layout, name: &str) -> anyhow::Result<File> {
+    let path = layout.guard().join(name);
     let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!("another guard holds {}; one data directory has one guard", path.display());
@@ -100,13 +118,25 @@ fn leave_the_node() {
     let _ = std::env::set_current_dir("/");
 }
 
+/// The pipe that this process does not outlive, not inherited further.
 #[expect(unsafe_code, reason = "an inherited descriptor is known by its number only")]
-fn held_pipe(fd: i32) -> anyhow::Result<BorrowedFd<'static>> {
+pub fn held_pipe(fd: i32) -> anyhow::Result<BorrowedFd<'static>> {
     // SAFETY: the descriptor is checked right below and nothing here ever closes it.
     let pipe = unsafe { BorrowedFd::borrow_raw(fd) };
     let flags = rustix::io::fcntl_getfd(pipe).with_context(|| format!("--hold {fd}: no such descriptor"))?;
     rustix::io::fcntl_setfd(pipe, flags | rustix::io::FdFlags::CLOEXEC)?;
     Ok(pipe)
+}
+
+/// Sets a clock that counts suspend, as the deadlines do; never, if there is nothing to come.
+pub fn set_timer(timer: &OwnedFd, due: Option<BootMs>) -> anyhow::Result<()> {
+    // 0 would switch it off.
+    let due = due.map_or(0, |due| due.0.max(1));
+    let due = Timespec { tv_sec: (due / 1_000) as i64, tv_nsec: (due % 1_000 * 1_000_000) as _ };
+    let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let value = Itimerspec { it_interval: never, it_value: due };
+    timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &value)?;
+    Ok(())
 }
 
 fn listen(path: &std::path::Path) -> anyhow::Result<UnixListener> {
@@ -125,11 +155,13 @@ impl Server {
         loop {
             self.keeper.tick();
             self.keeper.written();
-            self.pass_on();
             let now = boot_now();
-            if self.idle(now) {
+            let idle = self.idle(now);
+            self.see_to_the_twin(now);
+            self.pass_on(now);
+            if idle {
                 self.journal.write("nothing runs and no node is there; the guard ends");
-                self.keeper.close_down();
+                self.close_down();
                 return Ok(());
             }
             self.arm(now)?;
@@ -141,7 +173,8 @@ impl Server {
 
     /// Nothing to guard and nobody to serve for long.
     fn idle(&mut self, now: BootMs) -> bool {
-        let needed = self.keeper.active().next().is_some() || !self.connections.is_empty();
+        let served = |one: &Connection| one.peer != Peer::Twin;
+        let needed = self.keeper.active().next().is_some() || self.connections.iter().any(served);
         if needed {
             self.idle_since = None;
             return false;
@@ -154,18 +187,14 @@ impl Server {
     fn arm(&self, now: BootMs) -> anyhow::Result<()> {
         let strangers = self.connections.iter().filter_map(|connection| match connection.peer {
             Peer::Stranger { until } => Some(until),
-            Peer::Node(_) | Peer::Leaving => None,
+            Peer::Node(_) | Peer::Twin | Peer::Leaving => None,
         });
         let due = strangers
             .chain(self.keeper.next_tick())
             .chain(self.idle_since.map(|since| since + self.idle_exit))
             .min()
-            .map_or(0, |due| due.max(now + Millis(1)).0);
-        let due = Timespec { tv_sec: (due / 1_000) as i64, tv_nsec: (due % 1_000 * 1_000_000) as _ };
-        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let value = Itimerspec { it_interval: never, it_value: due };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value)?;
-        Ok(())
+            .map(|due| due.max(now + Millis(1)));
+        set_timer(&self.timer, due)
     }
 
     /// Waits for anything, then reads connections. True once the hold is gone.
@@ -204,7 +233,7 @@ impl Server {
         for number in ready {
             self.read(number);
         }
-        self.connections.retain(|one| !matches!(one.peer, Peer::Stranger { until } if until <= now));
+        self.drop_connections(|one| matches!(one.peer, Peer::Stranger { until } if until <= now));
         Ok(let_go)
     }
 
@@ -234,7 +263,16 @@ impl Server {
             Ok(())
         });
         if outcome.is_err() {
-            self.connections.remove(at);
+            self.drop_connections(|one| one.number == number);
+        }
+    }
+
+    fn drop_connections(&mut self, which: impl Fn(&Connection) -> bool) {
+        let twin = |one: &Connection| one.peer == Peer::Twin;
+        let before = self.connections.iter().any(twin);
+        self.connections.retain(|one| !which(one));
+        if before && !self.connections.iter().any(twin) {
+            self.keeper.second.gone(boot_now());
         }
     }
 
@@ -242,6 +280,10 @@ impl Server {
         let connection = &mut self.connections[at];
         match &connection.peer {
             Peer::Leaving => Ok(()),
+            Peer::Twin => {
+                self.keeper.second.answer(decode(frame)?, boot_now());
+                Ok(())
+            }
             Peer::Node(node) => {
                 let question: Question = decode(frame)?;
                 let to = ReplyTo { connection: connection.number, number: question.number };
@@ -250,8 +292,13 @@ impl Server {
                 Ok(())
             }
             Peer::Stranger { .. } => {
-                let reply = match read_hello(frame).and_then(|node| self.admit(at, node)) {
-                    Ok(()) => {
+                let reply = match read_hello(frame).and_then(|guest| self.admit(at, guest)) {
+                    Ok(Guest::Twin) => return Ok(()),
+                    Err(_) if is_twin(frame) => {
+                        self.connections[at].peer = Peer::Leaving;
+                        return self.connections[at].send(&encode(&Told::End)?);
+                    }
+                    Ok(Guest::Node(_)) => {
                         let held = self.keeper.lease;
                         let renewal = held.map_or(0, |lease| lease.number);
                         let valid_until = held.map_or(BootMs(0), |lease| lease.valid_until);
@@ -267,23 +314,86 @@ impl Server {
         }
     }
 
-    /// One node at a time; one whose process is gone counts no more.
-    fn admit(&mut self, at: usize, node: quorate_core::ids::NodeId) -> anyhow::Result<()> {
-        let taken = self.connections.iter_mut().find(|one| matches!(one.peer, Peer::Node(_)));
-        if let Some(other) = taken {
+    /// One node and one twin at a time; one whose process is gone counts no more.
+    fn admit(&mut self, at: usize, guest: Guest) -> anyhow::Result<Guest> {
+        let pid = self.connections[at].pid;
+        let same = |peer: &Peer| match &guest {
+            Guest::Node(_) => matches!(peer, Peer::Node(_)),
+            Guest::Twin => *peer == Peer::Twin,
+        };
+        if let Some(other) = self.connections.iter_mut().find(|one| same(&one.peer)) {
             if ProcessStat::read(other.pid).is_some_and(|stat| !stat.dead()) {
                 bail!("process {} has the session; one data directory has one node", other.pid);
             }
             other.peer = Peer::Leaving;
         }
-        self.journal.write(&format!("node {node} is here, pid {}", self.connections[at].pid));
-        self.connections[at].peer = Peer::Node(node);
-        Ok(())
+        self.connections[at].peer = match &guest {
+            Guest::Node(node) => {
+                self.journal.write(&format!("node {node} is here, pid {pid}"));
+                // It is told who holds the deadlines before anything else.
+                self.holders = None;
+                Peer::Node(node.clone())
+            }
+            Guest::Twin => {
+                self.journal.write(&format!("the twin is here, pid {pid}"));
+                self.keeper.second_came(pid, boot_now());
+                Peer::Twin
+            }
+        };
+        Ok(guest)
+    }
+
+    /// Starts the twin, ends one that does not answer, passes the keeper's words on to it.
+    fn see_to_the_twin(&mut self, now: BootMs) {
+        // While it is idle nobody is there to be armed for, and nothing to be ended.
+        self.keeper.second.wanted = self.idle_since.is_none();
+        match self.keeper.second.due(now) {
+            Some(Due::Start) => {
+                // One that lives without a guard knocks by itself.
+                if take_lock(&self.layout, TWIN_LOCK).is_ok()
+                    && let Err(error) = super::spawn_twin(&self.args, self.hold)
+                {
+                    self.journal.write(&format!("the twin cannot be started: {error:#}"));
+                }
+            }
+            Some(Due::End(pid)) => {
+                self.journal.write(&format!("the twin {pid} does not answer and is ended"));
+                signal::send(pid, libc::SIGKILL);
+            }
+            None => {}
+        }
+        let words = std::mem::take(&mut self.keeper.second.words);
+        let Some(twin) = self.connections.iter_mut().find(|one| one.peer == Peer::Twin) else { return };
+        let sent = words.iter().try_for_each(|word| twin.send(&encode(word)?));
+        if sent.is_err() {
+            self.drop_connections(|one| one.peer == Peer::Twin);
+        }
+    }
+
+    /// Says farewell to the twin and leaves nothing behind.
+    fn close_down(&mut self) {
+        self.keeper.second.words.push(Told::End);
+        self.see_to_the_twin(boot_now());
+        self.keeper.close_down();
     }
 
     /// Sends the answers that are ready, and a word if anything changed.
-    fn pass_on(&mut self) {
+    fn pass_on(&mut self, now: BootMs) {
         let mut broken = Vec::new();
+        let holders = self.keeper.second.holders(now);
+        if self.holders.as_ref() != Some(&holders) {
+            match &holders.unarmed {
+                Some(why) => self.journal.write(&format!("not armed: {}", why.why)),
+                None => self.journal.write(&format!("armed, the twin is {}", holders.twin)),
+            }
+            for node in self.connections.iter_mut().filter(|one| matches!(one.peer, Peer::Node(_))) {
+                let word = Say::Holders(holders.clone());
+                if encode(&word).and_then(|frame| node.send(&frame)).is_err() {
+                    broken.push(node.number);
+                }
+            }
+            self.holders = Some(holders);
+        }
         for (to, answer) in std::mem::take(&mut self.keeper.answers) {
             let say = Say::Answer { number: to.number, answer: Box::new(answer) };
             if let Some(connection) = self.connections.iter_mut().find(|one| one.number == to.connection)
@@ -299,13 +409,13 @@ impl Server {
                 }
             }
         }
-        self.connections.retain(|one| !broken.contains(&one.number));
+        self.drop_connections(|one| broken.contains(&one.number));
     }
 
     /// Whoever held this guard is gone: so goes all it started, then itself.
     fn farewell(&mut self) -> anyhow::Result<()> {
         self.journal.write("no longer held: everything ends");
-        self.connections.clear();
+        self.connections.retain(|one| one.peer == Peer::Twin);
         self.keeper.kill_all();
         let until = boot_now() + FAREWELL;
         while self.keeper.active().next().is_some() && boot_now() < until {
@@ -314,7 +424,7 @@ impl Server {
             let round = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
             let _ = poll(&mut [], Some(&round));
         }
-        self.keeper.close_down();
+        self.close_down();
         Ok(())
     }
 }

@@ -91,6 +91,7 @@ fn facts(inner: &Inner, own: &NodeReport) -> NodeFacts {
     let mut facts = inner.facts.clone();
     facts.executors = own.executors.clone();
     facts.armed = own.guard.armed;
+    facts.unarmed = own.guard.unarmed.clone();
     facts.terms = inner.terms.load(Ordering::Relaxed);
     facts
 }
@@ -113,6 +114,7 @@ pub(super) fn first_facts(
         executors: Vec::new(),
         fencing: config.fencing.clone(),
         armed: false,
+        unarmed: None,
         silence_counts: config.silence_counts,
         terms: 0,
         release: env!("CARGO_PKG_VERSION").to_owned(),

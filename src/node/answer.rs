@@ -92,6 +92,7 @@ pub(super) async fn session(inner: Arc<Inner>, mut from: mpsc::Receiver<Up>, to:
             boot: report.boot.clone(),
             lease_epoch: report.lease_epoch,
             wants_rejoin: report.wants_rejoin,
+            armed: report.guard.armed,
             heartbeat: report.heartbeat,
         };
         let ask = Ask { asked, reply: to.clone() };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use quorate_core::effect::Effect;
 use quorate_core::ids::{OperationId, SlotId};
-use quorate_core::lease::Renewal;
+use quorate_core::lease::{LeaseTerms, Renewal};
 use quorate_core::observation::{
     ExecutorFact, FencingReport, GuardReport, LinkReport, NodeUsage, SlotReport, TransferReport,
 };
@@ -36,7 +36,7 @@ pub(super) struct Works {
     pub(super) layout: Layout,
     pub(super) executors: Vec<Arc<dyn Executor>>,
     pub(super) guard: Arc<GuardClient>,
-    renewals: watch::Sender<Option<(Renewal, u64)>>,
+    renewals: watch::Sender<Option<(Renewal, LeaseTerms)>>,
     pub(super) usage: Mutex<NodeUsage>,
     pub(super) links: Mutex<Vec<LinkReport>>,
     pub(super) transfers: Mutex<BTreeMap<OperationId, TransferReport>>,
@@ -80,8 +80,8 @@ impl Works {
         }
     }
 
-    /// The guard is to hold deadlines by this lease, under the terms of that number.
-    pub(super) fn renew(&self, renewal: Renewal, terms: u64) {
+    /// The guard is to hold deadlines by this lease, under these terms.
+    pub(super) fn renew(&self, renewal: Renewal, terms: LeaseTerms) {
         self.renewals.send_replace(Some((renewal, terms)));
     }
 
@@ -114,9 +114,11 @@ pub(super) async fn renewals(inner: Arc<Inner>) {
             stored = Some(renewal.epoch);
             tracing::info!(epoch = renewal.epoch.0, "lease given");
         }
-        match inner.works.guard.renew(renewal.valid_until).await {
+        match inner.works.guard.renew(renewal.valid_until, terms.kill_margin).await {
             Err(error) => tracing::warn!(%error, "the guard did not take the lease"),
-            Ok(()) if inner.terms.swap(terms, Ordering::Relaxed) != terms => inner.wake.notify_one(),
+            Ok(()) if inner.terms.swap(terms.number, Ordering::Relaxed) != terms.number => {
+                inner.wake.notify_one();
+            }
             Ok(()) => {}
         }
     }
@@ -167,7 +169,10 @@ async fn act(inner: &Arc<Inner>, effect: Effect) -> Result<(), ActError> {
             let known = works.executor_of(&stop.slot).or_else(|| works.executors.first());
             known.ok_or_else(|| missing(stop.slot.to_string()))?.stop(stop).await
         }
-        Effect::Renew { valid_until, .. } => works.guard.renew(valid_until).await,
+        Effect::Renew { valid_until, .. } => {
+            let margin = inner.state().cluster.settings.terms.kill_margin;
+            works.guard.renew(valid_until, margin).await
+        }
         Effect::Forget { slot } => match works.executor_of(&slot) {
             Some(executor) => executor.forget(slot).await,
             None => Ok(()),

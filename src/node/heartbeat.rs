@@ -166,7 +166,7 @@ impl Beats {
                 let own = state.nodes.get(self.inner.me()).map(|record| record.lease_standing());
                 let renewal = hold(&self.inner.holder).answered(&answer, own, now);
                 if let Some(renewal) = renewal {
-                    self.inner.works.renew(renewal, answer.terms.number);
+                    self.inner.works.renew(renewal, answer.terms);
                 }
             }
             Down::Refused(_) => {}

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use quorate_core::config::Address;
+use quorate_core::config::{Address, Config};
 use quorate_core::ids::{Endpoint, Segment};
 use quorate_core::lease::{LeaseGranter, LeaseHolder};
 use quorate_core::spec::Resources;
@@ -201,7 +201,7 @@ fn build(
             layout: layout.clone(),
             node: identity.node.clone(),
             hold,
-            arguments: Vec::new(),
+            arguments: guard_arguments(&options.config),
         }))
     };
     work.block_on(guard.ready(GUARD_WITHIN))?;
@@ -261,6 +261,12 @@ fn build(
         work.block_on(handle.bootstrap(endpoints)).context("cannot found the cluster")?;
     }
     Ok((inner, raft))
+}
+
+/// What the guard of such a node is started with. One that runs already keeps what it was started with.
+fn guard_arguments(config: &Config) -> Vec<String> {
+    let flags = [("--alone", config.witness), ("--reset-host", config.reset_host)];
+    flags.into_iter().filter(|(_, on)| *on).map(|(flag, _)| flag.to_owned()).collect()
 }
 
 fn serve(

@@ -79,7 +79,7 @@ async fn renewals_keep_instances_running_and_older_ones_change_nothing() {
 
 #[tokio::test]
 async fn a_frozen_guard_enforces_what_passed_meanwhile_as_soon_as_it_thaws() {
-    let rig = Rig::new().await;
+    let rig = Rig::with(&["--alone"]).await;
     let mut start = script("web", "1.5", DEAF);
     start.isolation = Isolation::Stop { grace: Millis(100) };
     rig.start(&start).await.unwrap();

@@ -48,7 +48,7 @@ async fn a_killed_guard_is_replaced_and_adopts_what_runs() {
 
 #[tokio::test]
 async fn a_new_guard_enforces_a_stored_deadline_first() {
-    let mut rig = Rig::new().await;
+    let mut rig = Rig::with(&["--alone"]).await;
     let mut start = script("web", "1.5", "exec sleep 100");
     start.isolation = Isolation::Kill;
     rig.start(&start).await.unwrap();

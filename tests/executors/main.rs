@@ -8,4 +8,5 @@ mod lifecycle;
 mod limits;
 mod output;
 mod rig;
+mod twin;
 mod workload;

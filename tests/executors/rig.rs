@@ -26,6 +26,9 @@ pub const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a kill may take.
+pub const MARGIN: Millis = Millis(200);
+
 pub struct Rig {
     pub client: Option<GuardClient>,
     pub layout: Layout,
@@ -106,7 +109,7 @@ impl Rig {
     /// Renews the lease; its end.
     pub async fn renew_for(&self, ms: u64) -> BootMs {
         let until = boot_now() + Millis(ms);
-        self.guard().renew(until).await.unwrap();
+        self.guard().renew(until, MARGIN).await.unwrap();
         until
     }
 

@@ -54,6 +54,8 @@ pub struct Config {
     pub fencing: FenceLevels,
     /// Does silence count as evidence here?
     pub silence_counts: bool,
+    /// Reset the host when a kill takes longer than half its margin?
+    pub reset_host: bool,
     /// When Raft's log becomes a snapshot.
     pub snapshot: SnapshotConfig,
     /// What is logged, and where to.
@@ -234,6 +236,7 @@ impl Config {
             default_executor: "process".to_owned(),
             fencing: Vec::new(),
             silence_counts: true,
+            reset_host: false,
             snapshot: SnapshotConfig { interval: Millis(120_000), entries: 10_000 },
             log: LogConfig { level: LogLevel::Info, file: None },
             settings: ClusterSettings::default(),

@@ -23,7 +23,7 @@ const PLAIN: [&str; 6] = ["node_id", "bind_addr", "data_dir", "bootstrap", "grpc
 /// Keys that hold lists or free mappings.
 const LISTS: [&str; 2] = ["addresses", "labels"];
 /// Keys that hold keys.
-const SECTIONS: [(&str, &[&str]); 13] = [
+const SECTIONS: [(&str, &[&str]); 14] = [
     ("join", &["addresses", "token"]),
     ("heartbeat", &["interval", "timeout"]),
     ("timing", &["profile", "kill_margin", "clock_drift", "raft_heartbeat", "election_min", "election_max"]),
@@ -32,6 +32,7 @@ const SECTIONS: [(&str, &[&str]); 13] = [
     ("split_brain", &["enable", "role", "weight", "autonomous_shutdown"]),
     ("fencing", &["auto", "delay", "methods"]),
     ("evidence", &["silence"]),
+    ("guard", &["reset"]),
     ("stop", &["max_grace"]),
     ("kv", &["quota_mib", "max_value_kib"]),
     ("resources", &["cpu", "memory_mib", "reserved_cpu", "reserved_memory_mib"]),
@@ -140,6 +141,7 @@ impl<'a> File<'a> {
                 .map_or(standard.default_executor, str::to_owned),
             fencing: self.fencing().unwrap_or_default(),
             silence_counts: self.switch("evidence.silence", standard.silence_counts),
+            reset_host: self.switch("guard.reset", standard.reset_host),
             snapshot: self.snapshot(standard.snapshot),
             log: self.log(standard.log),
             settings,

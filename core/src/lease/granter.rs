@@ -17,6 +17,8 @@ pub struct Asked {
     pub lease_epoch: LeaseEpoch,
     /// It asks for a rejoin: no lease before that.
     pub wants_rejoin: bool,
+    /// Does it promise that two holders have its deadlines?
+    pub armed: bool,
     /// Its number.
     pub heartbeat: u64,
 }
@@ -84,6 +86,8 @@ impl LeaseGranter {
             && standing.lease_epoch == asked.lease_epoch
             && !asked.wants_rejoin
             && !closing
+            // A promise is taken back in State first: what rests on it must not outlast it.
+            && (asked.armed || !standing.armed)
     }
 }
 
@@ -98,21 +102,25 @@ mod tests {
             boot: BootId("boot".to_owned()),
             lease_epoch: LeaseEpoch(2),
             wants_rejoin: false,
+            armed: false,
             heartbeat,
         }
     }
 
-    fn answered(granter: &mut LeaseGranter, over: u64, alive: bool, epoch: u64) -> Vec<u64> {
-        let terms = LeaseTerms {
+    fn terms() -> LeaseTerms {
+        LeaseTerms {
             number: 1,
             heartbeat: Millis(1),
             lease: Millis(5),
             kill_margin: Millis(1),
             clock_drift_pcm: 0,
-        };
+        }
+    }
+
+    fn answered(granter: &mut LeaseGranter, over: u64, alive: bool, epoch: u64) -> Vec<u64> {
         let boot = BootId("boot".to_owned());
-        let standing = Standing { alive, boot: &boot, lease_epoch: LeaseEpoch(epoch) };
-        let answers = granter.answers(over, Revision(9), terms, |_| Some(standing));
+        let standing = Standing { alive, boot: &boot, lease_epoch: LeaseEpoch(epoch), armed: false };
+        let answers = granter.answers(over, Revision(9), terms(), |_| Some(standing));
         answers.into_iter().map(|(_, answer)| answer.heartbeat).collect()
     }
 
@@ -136,6 +144,20 @@ mod tests {
         assert!(answered(&mut granter, 1, true, 2).is_empty());
         granter.heard(Asked { wants_rejoin: true, ..asked(1) }, 1);
         assert!(answered(&mut granter, 1, true, 2).is_empty());
+    }
+
+    #[test]
+    fn a_node_that_is_armed_no_more_is_not_answered_before_state_knows() {
+        let mut granter = LeaseGranter::default();
+        let boot = BootId("boot".to_owned());
+        for (said, known, answered) in
+            [(true, true, true), (false, true, false), (false, false, true), (true, false, true)]
+        {
+            granter.heard(Asked { armed: said, ..asked(1) }, 1);
+            let standing = Standing { alive: true, boot: &boot, lease_epoch: LeaseEpoch(2), armed: known };
+            let answers = granter.answers(1, Revision(9), terms(), |_| Some(standing));
+            assert_eq!(!answers.is_empty(), answered, "said {said}, State says {known}");
+        }
     }
 
     #[test]

@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn standing(boot: &BootId, epoch: u64) -> Option<Standing<'_>> {
-        Some(Standing { alive: true, boot, lease_epoch: LeaseEpoch(epoch) })
+        Some(Standing { alive: true, boot, lease_epoch: LeaseEpoch(epoch), armed: false })
     }
 
     fn answer(heartbeat: u64, epoch: u64) -> LeaseAnswer {

@@ -64,6 +64,8 @@ pub struct Standing<'a> {
     pub boot: &'a BootId,
     /// Raised by each rejoin.
     pub lease_epoch: LeaseEpoch,
+    /// It promised that two holders have its deadlines.
+    pub armed: bool,
 }
 
 impl Lease {

@@ -85,20 +85,22 @@ fn silence_wait(state: &State, claim: &Claim, record: &NodeRecord) -> Millis {
 }
 
 /// Why silence proves nothing for this claim, if it does not.
-fn silence_useless(state: &State, claim: &Claim, record: &NodeRecord) -> Option<&'static str> {
-    if !record.settled() {
-        Some("since the recovery only its own word, a fence or an attestation counts")
+fn silence_useless(state: &State, claim: &Claim, record: &NodeRecord) -> Option<String> {
+    let because = if !record.settled() {
+        "since the recovery only its own word, a fence or an attestation counts"
     } else if claim.critical {
-        Some("critical: it keeps running without a lease")
+        "critical: it keeps running without a lease"
     } else if !state.cluster.settings.autonomous_shutdown {
-        Some("split_brain.autonomous_shutdown is off: nodes do not stop by themselves")
+        "split_brain.autonomous_shutdown is off: nodes do not stop by themselves"
     } else if !record.facts.silence_counts {
-        Some("evidence.silence is off for this node")
+        "evidence.silence is off for this node"
     } else if !record.facts.armed {
-        Some("its deadlines are not held by two holders")
+        let why = record.facts.unarmed.as_ref().map(|it| format!(": {}", it.why)).unwrap_or_default();
+        return Some(format!("its deadlines are not held by two holders{why}"));
     } else {
-        None
-    }
+        return None;
+    };
+    Some(because.to_owned())
 }
 
 /// The five kinds of evidence against a claim, in their order, ticked or not.

@@ -102,5 +102,6 @@ fn running(slot: &SlotId, claim: &Claim) -> InstanceReport {
         usage: InstanceUsage::default(),
         last_exit: None,
         unenforced: Vec::new(),
+        armed: false,
     }
 }

@@ -191,6 +191,8 @@ impl Here<'_> {
             && record.boot == self.own.boot
             && record.settled()
             && !record.lost()
+            // What State promises holds from before the start: else nothing starts until State knows.
+            && (self.own.guard.armed || !record.facts.armed)
     }
 
     /// The operation whose staging folder holds the state this claim starts from.

@@ -120,6 +120,7 @@ impl Case {
             usage: InstanceUsage::default(),
             last_exit: None,
             unenforced: Vec::new(),
+            armed: false,
         };
         let report = SlotReport { highest: token(revision), instance: Some(instance) };
         self.own.slots.insert(slot(), report);
@@ -210,6 +211,7 @@ fn node_record(name: &str, number: u64) -> NodeRecord {
             executors: Vec::new(),
             fencing: Vec::new(),
             armed: true,
+            unarmed: None,
             silence_counts: true,
             terms: 1,
             release: String::new(),
@@ -250,7 +252,7 @@ fn report() -> NodeReport {
         echo: 1,
         revision: Revision(20),
         pid: 1,
-        guard: GuardReport::default(),
+        guard: GuardReport { armed: true, answering: true, ..GuardReport::default() },
         usage: NodeUsage::default(),
         executors: Vec::new(),
         slots: BTreeMap::new(),
@@ -285,6 +287,15 @@ fn nothing_starts_without_a_live_lease_of_the_claims_epoch() {
         case.lease = bad;
         assert_eq!(case.effects(), [], "started under {bad:?}");
     }
+}
+
+#[test]
+fn nothing_starts_while_state_promises_two_holders_and_only_one_holds() {
+    let mut case = Case::new("").claimed();
+    case.own.guard.armed = false;
+    assert_eq!(case.effects(), []);
+    case.state.nodes.update(&node("n1"), |record| record.facts.armed = false);
+    assert!(case.start().is_some());
 }
 
 #[test]

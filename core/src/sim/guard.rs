@@ -309,6 +309,7 @@ pub(super) fn inventory(host: &Host, ctx: &Ctx) -> BTreeMap<SlotId, SlotReport> 
             usage: InstanceUsage::default(),
             last_exit: known.last_exit.clone(),
             unenforced: Vec::new(),
+            armed: host.guard_acts() && host.armed,
         });
         // A slot that was forgotten keeps only its token, which nobody needs to hear of.
         (!host.disk.forgotten.contains(slot))

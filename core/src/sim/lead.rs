@@ -108,6 +108,7 @@ impl Node {
             boot: report.boot.clone(),
             lease_epoch: report.lease_epoch,
             wants_rejoin: report.wants_rejoin,
+            armed: report.guard.armed,
             heartbeat: report.heartbeat,
         };
         leading.granter.heard(asked, round);

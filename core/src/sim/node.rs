@@ -204,7 +204,13 @@ impl Node {
             echo: beat.echo,
             revision: self.state.revision,
             pid: u32::try_from(self.session).unwrap_or(u32::MAX),
-            guard: GuardReport { pid: 1, answering: acts, armed: host.armed },
+            guard: GuardReport {
+                pid: 1,
+                twin_pid: if host.armed { 2 } else { 0 },
+                answering: acts,
+                armed: acts && host.armed,
+                unarmed: None,
+            },
             usage: NodeUsage::default(),
             executors: host.facts.executors.clone(),
             slots: self.inventory.clone().unwrap_or_default(),
@@ -354,6 +360,7 @@ impl Node {
     /// Says anew what State has wrong of this node.
     fn tell_facts(&mut self, host: &mut Host, ctx: &mut Ctx, now: BootMs) {
         host.facts.terms = self.terms_held;
+        host.facts.armed = host.guard_acts() && host.armed;
         let differs = self.state.nodes.get(&host.name).is_some_and(|record| record.facts != host.facts);
         if !differs || now.since(self.facts_asked) < Millis(700) {
             return;

@@ -127,6 +127,7 @@ fn facts(index: usize, options: &Options, random: &mut Random) -> Option<NodeFac
         executors: vec![executor],
         fencing,
         armed: random.percent(75),
+        unarmed: None,
         silence_counts: random.percent(90),
         terms: 0,
         release: "1".to_owned(),

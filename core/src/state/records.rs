@@ -93,8 +93,12 @@ impl NodeRecord {
 
     /// What its lease depends on.
     pub fn lease_standing(&self) -> crate::lease::Standing<'_> {
-        let alive = !self.lost() && self.settled();
-        crate::lease::Standing { alive, boot: &self.boot, lease_epoch: self.lease_epoch }
+        crate::lease::Standing {
+            alive: !self.lost() && self.settled(),
+            boot: &self.boot,
+            lease_epoch: self.lease_epoch,
+            armed: self.facts.armed,
+        }
     }
 
     /// What proves that it cannot act.

@@ -33,7 +33,6 @@ fn of_claim(
 ) -> InstanceView {
     let report = sight.instance(slot, claim);
     let state = state_of(sight, claim, report);
-    let heard = sight.heard(&claim.node);
     let well = state == InstanceState::Running && report.is_none_or(|report| report.health.good());
     let waiting = if well { &[][..] } else { waiting };
     let id = InstanceId { slot: slot.clone(), token: claim.token };
@@ -41,7 +40,6 @@ fn of_claim(
         id: Some(id.to_string()),
         node: Some(claim.node.clone()),
         state,
-        armed: heard.is_some_and(|heard| heard.report.guard.armed),
         token: Some(claim.token.to_string()),
         version: claim.version,
         observed: sight.seen(&claim.node),
@@ -73,6 +71,7 @@ fn reported(row: InstanceView, report: &InstanceReport) -> InstanceView {
         restarts: report.restarts,
         exit: exit.map(exit_view),
         usage: report.usage,
+        armed: report.armed,
         unenforced: report.unenforced.clone(),
         ..row
     }

@@ -12,7 +12,7 @@ use crate::ids::{
     BootId, ClusterId, Endpoint, Epoch, InstanceId, LeaseEpoch, NodeId, OperationId, RaftId, Revision,
     ServiceName, SlotId, Version,
 };
-use crate::observation::{ExecutorFact, Health, InstanceUsage, NodeUsage};
+use crate::observation::{ExecutorFact, Health, InstanceUsage, NodeUsage, Unavailable};
 use crate::spec::{ExecutorKind, Priority, Resources, ServiceSpec};
 use crate::units::WallMs;
 
@@ -167,6 +167,10 @@ pub struct NodeView {
     pub guard_pid: Option<u32>,
     /// Its guard's twin.
     pub twin_pid: Option<u32>,
+    /// Are its deadlines held by two holders, as committed? Only then does its silence prove anything.
+    pub armed: bool,
+    /// Why they are not, and what to do about it.
+    pub unarmed: Option<Unavailable>,
     /// Its lease epoch.
     pub lease_epoch: LeaseEpoch,
     /// Its boot.

@@ -23,7 +23,9 @@ pub(super) fn node(sight: &Sight<'_>, id: &NodeId, record: &NodeRecord, standing
         raft_id: record.raft_id,
         pid: report.map(|report| report.pid),
         guard_pid: report.map(|report| report.guard.pid).filter(|pid| *pid > 0),
-        twin_pid: None,
+        twin_pid: report.map(|report| report.guard.twin_pid).filter(|pid| *pid > 0),
+        armed: record.facts.armed,
+        unarmed: record.facts.unarmed.clone(),
         lease_epoch: record.lease_epoch,
         boot_id: record.boot.clone(),
         state,
@@ -160,6 +162,7 @@ fn reasons(sight: &Sight<'_>, id: &NodeId, record: &NodeRecord, state: NodeState
     }
     if !record.witness && !record.facts.armed {
         because.push("its deadlines are not held by two holders: its silence proves nothing".to_owned());
+        because.extend(record.facts.unarmed.as_ref().map(|it| format!("{}; {}", it.why, it.remedy)));
     }
     if state == NodeState::Alive && sight.seen(id) {
         because.push(format!("it holds {}", count(sight.given(id).claims as usize, "claim", "claims")));

@@ -121,6 +121,7 @@ impl Scene {
             usage: InstanceUsage::default(),
             last_exit: None,
             unenforced: Vec::new(),
+            armed: true,
         };
         let known = SlotReport { highest: token, instance: Some(instance) };
         let mut heard = self.observed.nodes.get(&id(on)).unwrap().clone();
@@ -186,6 +187,7 @@ fn admission(name: &str) -> NodeAdmission {
             executors: Vec::new(),
             fencing: Vec::new(),
             armed: true,
+            unarmed: None,
             silence_counts: true,
             terms: 1,
             release: "0.1.0".to_owned(),
@@ -204,7 +206,7 @@ fn heard(name: &str, state: &State) -> Heard {
         echo: 8,
         revision: state.revision,
         pid: 100,
-        guard: GuardReport { pid: 101, answering: true, armed: true },
+        guard: GuardReport { pid: 101, twin_pid: 102, answering: true, armed: true, unarmed: None },
         usage: NodeUsage::default(),
         executors: Vec::new(),
         slots: BTreeMap::new(),

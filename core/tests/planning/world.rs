@@ -102,6 +102,7 @@ impl World {
             executors: vec![process()],
             fencing: Vec::new(),
             armed: false,
+            unarmed: None,
             silence_counts: true,
             terms: self.state.cluster.settings.terms.number,
             release: "0.1.0".to_owned(),
@@ -363,6 +364,7 @@ impl World {
             usage: InstanceUsage::default(),
             last_exit: None,
             unenforced: Vec::new(),
+            armed: false,
         }
     }
 

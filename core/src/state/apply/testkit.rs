@@ -46,6 +46,7 @@ pub(super) fn facts(name: &str) -> NodeFacts {
         executors: Vec::new(),
         fencing: vec![vec![off]],
         armed: true,
+        unarmed: None,
         silence_counts: true,
         terms: 1,
         release: "1".to_owned(),
