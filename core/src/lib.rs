@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Reading order: [`ids`] and [`units`] name things; [`document`] reads what people write; [`spec`] is
-//! what an operator asks for; [`lease`] is a node's right to run it; [`observation`] and [`effect`] are
-//! what comes from and goes to the world; [`state`] is what the cluster agrees on; [`detect`] judges who is
+//! what an operator asks for; [`lease`] is a node's right to run it; [`observation`], [`reach`] and
+//! [`effect`] are what comes from and goes to the world; [`state`] is what the cluster agrees on; [`detect`] judges who is
 //! alive, [`plan`] says what is due and what waits; [`reconcile`] makes one node follow it.
 
 pub mod command;
@@ -22,6 +22,7 @@ pub mod ids;
 pub mod lease;
 pub mod observation;
 pub mod plan;
+pub mod reach;
 pub mod reconcile;
 pub mod settings;
 pub mod sim;

@@ -8,9 +8,8 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::fence::FenceTool;
-use crate::ids::{
-    BootId, InstanceId, LeaseEpoch, NodeId, OperationId, RaftId, Revision, Segment, SlotId, Token,
-};
+use crate::ids::{BootId, InstanceId, LeaseEpoch, NodeId, OperationId, RaftId, Revision, SlotId, Token};
+use crate::reach::{LinkVerdict, Reach, Side};
 use crate::spec::{ExecutorKind, RestartPolicy, RestartWhen};
 use crate::units::{BootMs, CpuMillis, MemoryMib, Millis, WallMs};
 
@@ -46,8 +45,6 @@ pub struct NodeReport {
     pub transfers: Vec<TransferReport>,
     /// Its part in fencing others.
     pub fencing: FencingReport,
-    /// Whom it reaches.
-    pub links: Vec<LinkReport>,
 }
 
 /// The guard as its node sees it.
@@ -416,23 +413,6 @@ pub enum FenceOutcome {
     },
 }
 
-/// One cell of the reachability matrix, as the reporting node sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkReport {
-    /// To whom.
-    pub to: NodeId,
-    /// Over which segment.
-    pub segment: Segment,
-    /// Did the last probe come back?
-    pub ok: bool,
-    /// Its round trip, in microseconds.
-    pub rtt_us: Option<u32>,
-    /// Probes lost of the last hundred.
-    pub loss_percent: u8,
-    /// How long ago one last came back.
-    pub last_good: Option<Millis>,
-}
-
 /// What one node knows at one moment: its own report, and those it received.
 /// On the leader this is nearly all; on others it is what the leader passed on and what they saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -446,6 +426,8 @@ pub struct Observed {
     /// When the observer first saw each node in State in its current lease epoch: a node just admitted or
     /// let back in was not silent before.
     pub known_since: OrdMap<NodeId, BootMs>,
+    /// Who reaches whom, as far as known here.
+    pub reach: Reach,
     /// Raft as this node sees it.
     pub raft: RaftObserved,
 }
@@ -455,6 +437,10 @@ pub struct Observed {
 pub struct Verdicts {
     /// Every admitted node.
     pub nodes: BTreeMap<NodeId, NodeVerdict>,
+    /// What is wrong with the links, the worst first.
+    pub links: Vec<LinkVerdict>,
+    /// Who is with whom, the larger side first; one side where nothing is split.
+    pub sides: Vec<Side>,
 }
 
 /// What `detect` makes of one node.

@@ -43,6 +43,8 @@ struct MemberJson {
     raft_id: u64,
     node: Option<String>,
     voter: bool,
+    witness: bool,
+    weight: u32,
     lag: Option<u64>,
     endpoints: Vec<String>,
 }
@@ -75,6 +77,8 @@ fn raft_status(port: &dyn NodePort) -> RaftStatusResponse {
                 raft_id: member.raft_id.0,
                 node: member.node.as_ref().map(ToString::to_string),
                 voter: member.voter,
+                witness: member.witness,
+                weight: member.weight,
                 lag: member.lag,
                 endpoints: member.endpoints.iter().map(ToString::to_string).collect(),
             })

@@ -144,16 +144,42 @@ pub(super) async fn raft(client: &mut Client, output: Output, command: RaftComma
     };
     let leader = if status.leader.is_empty() { "nobody" } else { &status.leader };
     print(&format!(
-        "{} is {}{quorum} in term {}, leader: {leader}\nlog: last {}, committed {}, applied {}\nvoters: {}\nlearners: {}\n",
+        "{} is {}{quorum} in term {}, leader: {leader}\nlog: last {}, committed {}, applied {}\n\n{}",
         status.node,
         status.role,
         status.term,
         status.last_log,
         status.committed,
         status.applied,
-        status.voters.join(" "),
-        if status.learners.is_empty() { "none".to_owned() } else { status.learners.join(" ") },
+        members_table(&status.json),
     ))
+}
+
+/// The members as the node tells them in JSON.
+fn members_table(json: &str) -> String {
+    let value: Value = serde_json::from_str(json).unwrap_or_default();
+    let leader = value["leader"].as_str().unwrap_or_default();
+    let mut table = Table::new(["MEMBER", "ROLE", "WEIGHT", "LACKS", "ADDRESSES"]);
+    for member in value["members"].as_array().into_iter().flatten() {
+        let flag = |name: &str| member[name] == true;
+        let name =
+            member["node"].as_str().map_or_else(|| format!("raft {}", member["raft_id"]), str::to_owned);
+        let role = match (flag("voter"), flag("witness")) {
+            (true, _) if name == leader => "leader",
+            (true, true) => "witness",
+            (true, false) => "voter",
+            (false, _) => "learner",
+        };
+        let addresses = member["endpoints"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        table.row([
+            name,
+            role.to_owned(),
+            member["weight"].to_string(),
+            member["lag"].as_u64().map(|lag| lag.to_string()).unwrap_or_default(),
+            addresses.collect::<Vec<_>>().join(" "),
+        ]);
+    }
+    table.text("no members")
 }
 
 pub(super) async fn join_token(client: &mut Client, output: Output) -> Result<(), ApiError> {

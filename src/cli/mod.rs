@@ -5,6 +5,7 @@ mod act;
 mod cluster;
 mod connect;
 mod kv;
+mod links;
 mod logs;
 mod show;
 mod sim;
@@ -80,7 +81,7 @@ enum Ask {
     Operations(show::ListArgs),
     /// What happened, oldest first
     Events(show::ListArgs),
-    /// Who reaches whom
+    /// Who reaches whom, link by link as each node sees it, and what is to be made of it
     Links(show::ListArgs),
     /// Why a node, service, slot or operation is as it is, and what happens next
     Why(show::WhyArgs),
@@ -224,7 +225,7 @@ async fn ask(global: &Global, command: Ask) -> Result<(), ApiError> {
         Ask::Instances(args) => show::instances(client, global.output, &args).await,
         Ask::Operations(args) => show::operations(client, global.output, &args).await,
         Ask::Events(args) => show::events(client, global.output, &args).await,
-        Ask::Links(args) => show::links(client, global.output, &args).await,
+        Ask::Links(args) => links::links(client, global.output, &args).await,
         Ask::Why(args) => show::why(client, global.output, &args).await,
         Ask::Logs(args) => logs::logs(client, &args).await,
         Ask::Deploy(args) => act::deploy(client, global.output, args).await,

@@ -26,13 +26,13 @@ const MAX_VIEW_BYTES: usize = 256 * 1024 * 1024;
   quorate status --local               this node's own picture, without quorum too")]
 pub(super) struct ListArgs {
     /// Only rows that contain this
-    filter: Option<String>,
+    pub(super) filter: Option<String>,
     /// Answer from the node's own copy, with its age, instead of after a quorum round
     #[arg(long)]
     local: bool,
     /// Print again at every change until interrupted
     #[arg(short, long)]
-    watch: bool,
+    pub(super) watch: bool,
 }
 
 #[derive(Debug, Args)]
@@ -93,7 +93,10 @@ async fn list(client: &mut Client, output: Output, args: &ListArgs, list: List) 
 }
 
 /// Calls `show` for every new view until the caller is interrupted; moves on when a node goes away.
-async fn watch(client: &mut Client, show: impl Fn(&Seen) -> Result<(), ApiError>) -> Result<(), ApiError> {
+pub(super) async fn watch(
+    client: &mut Client,
+    show: impl Fn(&Seen) -> Result<(), ApiError>,
+) -> Result<(), ApiError> {
     let mut items = Items::new();
     loop {
         let mut stream = client
@@ -271,30 +274,6 @@ fn events_table(view: &ClusterView, filter: &str) -> String {
         ]);
     }
     table.text("no events")
-}
-
-pub(super) async fn links(client: &mut Client, output: Output, args: &ListArgs) -> Result<(), ApiError> {
-    let seen = seen(client, args.local).await?;
-    match output {
-        Output::Json => print_json(&seen.view.links),
-        Output::Table => print(&links_table(&seen.view)),
-    }
-}
-
-fn links_table(view: &ClusterView) -> String {
-    let mut table = Table::new(["FROM", "TO", "SEGMENT", "STATE", "ROUND TRIP", "LOSS", "LAST GOOD"]);
-    for row in &view.links.rows {
-        table.row([
-            row.from.to_string(),
-            row.to.to_string(),
-            row.segment.clone(),
-            format!("{}{}", if row.ok { "ok" } else { "DOWN" }, if row.observed { "" } else { "?" }),
-            row.rtt_us.map(|us| format!("{}.{:03} ms", us / 1_000, us % 1_000)).unwrap_or_default(),
-            format!("{} %", row.loss),
-            row.last_good_ms.map(|ms| format!("{} ago", span(ms))).unwrap_or_default(),
-        ]);
-    }
-    table.text("no links: this node knows no other")
 }
 
 pub(super) async fn status(client: &mut Client, output: Output, args: &ListArgs) -> Result<(), ApiError> {

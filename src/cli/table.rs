@@ -2,37 +2,54 @@
 
 use unicode_width::UnicodeWidthStr;
 
-/// Rows under a heading, each as wide as its widest cell.
-pub(super) struct Table {
-    heading: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
-}
+/// Rows under a heading known when the program is written.
+pub(super) struct Table(Grid);
 
 impl Table {
     /// An empty table.
     pub(super) fn new<const N: usize>(heading: [&'static str; N]) -> Self {
-        Self { heading: heading.to_vec(), rows: Vec::new() }
+        Self(Grid::new(heading.map(str::to_owned).to_vec()))
     }
 
     /// Adds a row; an empty cell shows as a dash.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell }).to_vec());
+        self.0.row(cells.to_vec());
     }
 
     /// The table as text; `empty` says why there is nothing.
     pub(super) fn text(&self, empty: &str) -> String {
-        if self.rows.is_empty() {
-            return format!("{empty}\n");
-        }
-        let heading: Vec<String> = self.heading.iter().map(|&cell| cell.to_owned()).collect();
-        let widths: Vec<usize> = (0..heading.len())
+        if self.0.rows.is_empty() { format!("{empty}\n") } else { self.0.text() }
+    }
+}
+
+/// Rows under any heading, each column as wide as its widest cell.
+pub(super) struct Grid {
+    heading: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Grid {
+    /// An empty one.
+    pub(super) fn new(heading: Vec<String>) -> Self {
+        Self { heading, rows: Vec::new() }
+    }
+
+    /// Adds a row; an empty cell shows as a dash.
+    pub(super) fn row(&mut self, cells: Vec<String>) {
+        let shown = cells.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { cell });
+        self.rows.push(shown.collect());
+    }
+
+    /// All of it.
+    pub(super) fn text(&self) -> String {
+        let widths: Vec<usize> = (0..self.heading.len())
             .map(|column| {
-                let cells = self.rows.iter().chain([&heading]).filter_map(|row| row.get(column));
+                let cells = self.rows.iter().chain([&self.heading]).filter_map(|row| row.get(column));
                 cells.map(|cell| cell.width()).max().unwrap_or_default()
             })
             .collect();
         let mut text = String::new();
-        for row in [&heading].into_iter().chain(&self.rows) {
+        for row in [&self.heading].into_iter().chain(&self.rows) {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
                 line.push_str(cell);

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use quorate_core::ids::NodeId;
 use quorate_core::lease::Asked;
+use quorate_core::reach;
+use quorate_core::units::Millis;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::inner::{Inner, hold};
 use super::sightings::Told;
-use super::wire::{Down, Hello, Up};
+use super::wire::{Down, Hello, News, Up};
 use crate::raft::ReadError;
 
 /// Who opens a stream says who it is by then.
@@ -76,9 +78,17 @@ pub(super) async fn session(inner: Arc<Inner>, mut from: mpsc::Receiver<Up>, to:
         drop(to.send(Down::Refused(why)).await);
         return;
     }
-    let mut told = Told::default();
+    let (mut told, mut told_rows) = (Told::default(), reach::Told::default());
     while let Some(up) = from.recv().await {
-        let Up::Beat(report) = up else { return };
+        let report = match up {
+            Up::Beat(report) => report,
+            Up::Row(row) if row.from == hello.node => {
+                let terms = inner.state().cluster.settings.terms;
+                hold(&inner.reach).take(&hello.node, vec![(row, Millis(0))], inner.now(), terms);
+                continue;
+            }
+            Up::Row(_) | Up::Hello(_) => return,
+        };
         if !inner.leads() {
             drop(to.send(Down::Refused("this node does not lead".to_owned())).await);
             return;
@@ -98,12 +108,13 @@ pub(super) async fn session(inner: Arc<Inner>, mut from: mpsc::Receiver<Up>, to:
         let ask = Ask { asked, reply: to.clone() };
         let (now, state) = (inner.now(), inner.state());
         let quorum_ack_age = inner.status.borrow().quorum_ack_age(now);
+        let rows = hold(&inner.reach).all_news(&mut told_rows, &hello.node, now);
         let news = {
             let mut sightings = hold(&inner.sightings);
             if sightings.receive(*report, now) {
                 inner.wake.notify_one();
             }
-            sightings.news(&mut told, &hello.node, now, state.revision, quorum_ack_age)
+            News { rows, ..sightings.news(&mut told, &hello.node, now, state.revision, quorum_ack_age) }
         };
         if to.send(Down::News(Box::new(news))).await.is_err() || inner.asks.send(ask).await.is_err() {
             return;

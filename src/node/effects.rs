@@ -9,7 +9,7 @@ use quorate_core::effect::Effect;
 use quorate_core::ids::{OperationId, SlotId};
 use quorate_core::lease::{LeaseTerms, Renewal};
 use quorate_core::observation::{
-    ExecutorFact, FencingReport, GuardReport, LinkReport, NodeUsage, SlotReport, TransferReport,
+    ExecutorFact, FencingReport, GuardReport, NodeUsage, SlotReport, TransferReport,
 };
 use quorate_core::spec::ExecutorKind;
 use tokio::sync::watch;
@@ -28,7 +28,6 @@ pub(super) struct Seen {
     pub(super) slots: BTreeMap<SlotId, SlotReport>,
     pub(super) transfers: Vec<TransferReport>,
     pub(super) fencing: FencingReport,
-    pub(super) links: Vec<LinkReport>,
 }
 
 /// What a node works with, and what is under way.
@@ -38,7 +37,6 @@ pub(super) struct Works {
     pub(super) guard: Arc<GuardClient>,
     renewals: watch::Sender<Option<(Renewal, LeaseTerms)>>,
     pub(super) usage: Mutex<NodeUsage>,
-    pub(super) links: Mutex<Vec<LinkReport>>,
     pub(super) transfers: Mutex<BTreeMap<OperationId, TransferReport>>,
     pub(super) fencing: Mutex<FencingReport>,
     under_way: Mutex<BTreeSet<String>>,
@@ -59,7 +57,6 @@ impl Works {
             guard,
             renewals: watch::channel(None).0,
             usage: Mutex::default(),
-            links: Mutex::default(),
             transfers: Mutex::default(),
             fencing: Mutex::default(),
             under_way: Mutex::default(),
@@ -76,7 +73,6 @@ impl Works {
             slots: self.executors.iter().flat_map(|executor| executor.inventory()).collect(),
             transfers: hold(&self.transfers).values().cloned().collect(),
             fencing: hold(&self.fencing).clone(),
-            links: hold(&self.links).clone(),
         }
     }
 

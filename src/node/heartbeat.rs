@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use quorate_core::units::BootMs;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -63,7 +64,7 @@ impl Beats {
         let mut status = self.inner.status.clone();
         let terms = self.inner.state().cluster.settings.terms;
         let (interval, patience) = (millis(terms.heartbeat.0), millis(terms.lease.0));
-        let mut heard = Instant::now();
+        let (mut heard, mut told) = (Instant::now(), BootMs(0));
         let mut next = Instant::now();
         loop {
             tokio::select! {
@@ -94,9 +95,13 @@ impl Beats {
                         return;
                     }
                     // A leader that takes in nothing is left after its silence, not waited for.
+                    let row = hold(&self.inner.reach).own_row(self.inner.me(), told);
+                    told = row.as_ref().map_or(told, |row| row.made);
                     let beat = Up::Beat(Box::new(self.inner.beat()));
-                    if timeout(patience, up.send(beat)).await.map_or(true, |sent| sent.is_err()) {
-                        return;
+                    for word in row.map(Up::Row).into_iter().chain([beat]) {
+                        if timeout(patience, up.send(word)).await.map_or(true, |sent| sent.is_err()) {
+                            return;
+                        }
                     }
                     next = Instant::now() + interval;
                 }
@@ -152,6 +157,12 @@ impl Beats {
             Down::News(news) => {
                 let me = self.inner.me().clone();
                 let leads = self.inner.leads();
+                let mut news = news;
+                let rows = std::mem::take(&mut news.rows);
+                let terms = self.inner.state().cluster.settings.terms;
+                if !leads {
+                    hold(&self.inner.reach).take(&me, rows, now, terms);
+                }
                 let mut sightings = hold(&self.inner.sightings);
                 // To itself a leader has nothing to tell but that it speaks.
                 let news = if leads {

@@ -20,6 +20,7 @@ use super::machine::KvLog;
 use super::options::NodeOptions;
 use super::peers::Addresses;
 use super::propose::Forwarder;
+use super::reach;
 use super::sightings::Sightings;
 use crate::host;
 use crate::raft::{RaftHandle, RaftRole, RaftStatus};
@@ -42,6 +43,8 @@ pub(super) struct Inner {
     pub(super) kv: Arc<KvLog>,
     pub(super) views: watch::Sender<Arc<ClusterView>>,
     pub(super) sightings: Mutex<Sightings>,
+    /// Who reaches whom.
+    pub(super) reach: Mutex<reach::Known>,
     pub(super) holder: Mutex<LeaseHolder>,
     /// As leader: whom it may answer. Made anew with each leadership.
     pub(super) granter: Mutex<LeaseGranter>,
@@ -131,13 +134,13 @@ impl Inner {
             slots: seen.slots,
             transfers: seen.transfers,
             fencing: seen.fencing,
-            links: seen.links,
         }
     }
 
     /// What this node knows at this moment.
     pub(super) fn observed(&self, state: &State, now: BootMs) -> Observed {
-        hold(&self.sightings).observed(self.me(), now, self.raft_observed(state, now))
+        let reach = hold(&self.reach).reach();
+        hold(&self.sightings).observed(self.me(), now, reach, self.raft_observed(state, now))
     }
 
     pub(super) fn now(&self) -> BootMs {

@@ -144,7 +144,12 @@ async fn join(
         let mut last = String::new();
         for address in &addresses {
             match ask(&ways, address, &register).await {
-                Ok(Registered { raft_id, members, settings }) => {
+                Ok(Registered { raft_id, members, settings, warning }) => {
+                    if let Some(why) = warning {
+                        tracing::warn!("{why}");
+                        // Whoever starts a node by hand looks at the terminal, not into its log.
+                        eprintln!("warning: {why}");
+                    }
                     let identity = Identity { raft_id: Some(raft_id), ..identity };
                     data.keep_secret(&secret)?;
                     data.keep_identity(&identity)?;

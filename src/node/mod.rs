@@ -24,6 +24,7 @@ mod output;
 mod peers;
 mod port;
 mod propose;
+mod reach;
 mod roads;
 mod run;
 mod server;

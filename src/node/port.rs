@@ -71,12 +71,17 @@ impl NodePort for Port {
 
     fn raft(&self) -> RaftView {
         let (status, state, now) = (self.0.status.borrow(), self.0.state(), self.0.now());
-        let member = |id: &u64, voter: bool| RaftMember {
-            raft_id: RaftId(*id),
-            node: state.node_of(RaftId(*id)).map(|(node, _)| node.clone()),
-            voter,
-            lag: status.lag.get(id).copied(),
-            endpoints: status.endpoints.get(id).cloned().unwrap_or_default(),
+        let member = |id: &u64, voter: bool| {
+            let known = state.node_of(RaftId(*id));
+            RaftMember {
+                raft_id: RaftId(*id),
+                node: known.map(|(node, _)| node.clone()),
+                voter,
+                witness: known.is_some_and(|(_, record)| record.witness),
+                weight: known.map_or(0, |(_, record)| record.weight),
+                lag: status.lag.get(id).copied(),
+                endpoints: status.endpoints.get(id).cloned().unwrap_or_default(),
+            }
         };
         let voters = status.voters.iter().map(|id| member(id, true));
         RaftView {

@@ -20,7 +20,7 @@ use super::cluster_proto::cluster_server::Cluster;
 use super::inner::Inner;
 use super::peers::{pack, unpack};
 use super::wire::{AskOutput, AskState, Down, Forward, Forwarded, Refusal, Register, Registered, Up, decode};
-use super::{answer, propose, transfer};
+use super::{answer, propose, reach, transfer};
 use crate::host;
 use crate::ports::SubmitError;
 
@@ -95,8 +95,10 @@ impl Cluster for ClusterServer {
         Ok(Response::new(pack(&round)))
     }
 
-    async fn probe(&self, request: Request<Packet>) -> Result<Response<Packet>, Status> {
-        Ok(Response::new(request.into_inner()))
+    type ReachStream = Packets;
+
+    async fn reach(&self, request: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
+        Ok(Response::new(Box::pin(reach::answer(self.0.clone(), request.into_inner()))))
     }
 }
 
@@ -137,7 +139,8 @@ pub(super) async fn register(
     };
     let status = inner.status.borrow();
     let members = status.endpoints.iter().map(|(id, endpoints)| (RaftId(*id), endpoints.clone())).collect();
-    Ok(Registered { raft_id, members, settings: inner.state().cluster.settings.clone() })
+    let state = inner.state();
+    Ok(Registered { raft_id, members, settings: state.cluster.settings.clone(), warning: state.frailty() })
 }
 
 #[tonic::async_trait]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use imbl::OrdMap;
 use quorate_core::ids::NodeId;
 use quorate_core::observation::{Observed, RaftObserved, Verdicts};
+use quorate_core::reach::Reach;
 use quorate_core::state::State;
 use quorate_core::units::{BootMs, Millis};
 use quorate_core::view::{ClusterKind, ClusterView, Look, view};
@@ -62,6 +63,7 @@ pub(super) fn first(me: &NodeId, kind: ClusterKind) -> ClusterView {
         now: host::boot_now(),
         nodes: OrdMap::new(),
         known_since: OrdMap::new(),
+        reach: Reach::default(),
         raft: RaftObserved::default(),
     };
     view(&Look {

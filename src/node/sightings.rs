@@ -7,6 +7,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use quorate_core::ids::{LeaseEpoch, NodeId, RaftId, Revision, SlotId};
 use quorate_core::observation::{Heard, NodeReport, Observed, RaftObserved};
+use quorate_core::reach::Reach;
 use quorate_core::state::{State, Subject, Waiting};
 use quorate_core::units::{BootMs, Millis};
 
@@ -163,14 +164,16 @@ impl Sightings {
                 .collect(),
             waiting: (self.waiting.version > told.waiting).then(|| (*self.waiting.waiting).clone()),
             quorum_ack_age,
+            rows: Vec::new(),
         };
         *told = Told { version: self.version, waiting: self.waiting.version };
         news
     }
 
     /// The value that decisions are made on.
-    pub fn observed(&self, me: &NodeId, now: BootMs, raft: RaftObserved) -> Observed {
-        Observed { me: me.clone(), now, nodes: self.heard.clone(), known_since: self.known.clone(), raft }
+    pub fn observed(&self, me: &NodeId, now: BootMs, reach: Reach, raft: RaftObserved) -> Observed {
+        let (nodes, known_since) = (self.heard.clone(), self.known.clone());
+        Observed { me: me.clone(), now, nodes, known_since, reach, raft }
     }
 
     /// When a node was last heard directly, and what it said.

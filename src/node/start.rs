@@ -27,7 +27,7 @@ use super::peers::Addresses;
 use super::port::Port;
 use super::server::{BulkServer, ClusterServer};
 use super::wire::MAX_BYTES;
-use super::{announce, answer, control, effects, health, heartbeat, propose, show, survey};
+use super::{announce, answer, control, effects, health, heartbeat, propose, reach, show, survey};
 use crate::executors::ProcessExecutor;
 use crate::guard::{GuardClient, GuardOptions};
 use crate::host;
@@ -231,6 +231,7 @@ fn build(
         kv,
         views: watch::channel(Arc::new(show::first(&identity.node, options.kind))).0,
         sightings: Mutex::default(),
+        reach: Mutex::default(),
         holder: Mutex::new(LeaseHolder::new(boot.clone(), stored, held_until, host::boot_now())),
         granter: Mutex::new(LeaseGranter::default()),
         terms: AtomicU64::new(if held_until.is_some() { terms.number } else { 0 }),
@@ -255,7 +256,7 @@ fn build(
     control.spawn(heartbeat::run(inner.clone()));
     control.spawn(control::run(inner.clone()));
     work.spawn(survey::usage(inner.clone(), probe));
-    control.spawn(survey::links(inner.clone()));
+    control.spawn(reach::run(inner.clone()));
     if founder {
         let endpoints = inner.facts.endpoints.clone();
         work.block_on(handle.bootstrap(endpoints)).context("cannot found the cluster")?;

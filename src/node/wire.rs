@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use quorate_core::command::NodeAdmission;
 use quorate_core::ids::{
@@ -10,6 +11,7 @@ use quorate_core::ids::{
 };
 use quorate_core::lease::LeaseAnswer;
 use quorate_core::observation::NodeReport;
+use quorate_core::reach::Row;
 use quorate_core::state::{ClusterSettings, Rejection, Subject, Waiting};
 use quorate_core::units::Millis;
 use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
@@ -74,6 +76,8 @@ pub enum Up {
     Hello(Box<Hello>),
     /// Then, again and again.
     Beat(Box<NodeReport>),
+    /// Whom it reaches, whenever it was made anew.
+    Row(Arc<Row>),
 }
 
 /// From the leader to a node.
@@ -100,6 +104,8 @@ pub struct News {
     pub waiting: Option<BTreeMap<Subject, Vec<Waiting>>>,
     /// How long ago a quorum acknowledged the leader.
     pub quorum_ack_age: Option<Millis>,
+    /// Who reaches whom: rows that the node was not told, with their ages.
+    pub rows: Vec<(Arc<Row>, Millis)>,
 }
 
 /// A node asks to be admitted.
@@ -120,6 +126,8 @@ pub struct Registered {
     pub members: Vec<(RaftId, Vec<Endpoint>)>,
     /// The settings in force.
     pub settings: ClusterSettings,
+    /// What whoever lets it join should know.
+    pub warning: Option<String>,
 }
 
 /// Proposals for the leader, each as the log will hold it.

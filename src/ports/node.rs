@@ -81,6 +81,10 @@ pub struct RaftMember {
     pub node: Option<NodeId>,
     /// Does it vote?
     pub voter: bool,
+    /// Does it vote and host nothing, and hand leadership away?
+    pub witness: bool,
+    /// The heaviest that can leads.
+    pub weight: u32,
     /// As leader: entries it still lacks.
     pub lag: Option<u64>,
     /// Where it is reached.

@@ -1,5 +1,5 @@
 //! Who is reached where, and the connections there: one for each lane, so that bulk never delays
-//! raft. The segments are tried in order, each next one beside those that hang.
+//! raft. The segments are tried in order, those known to be broken last, each next one beside those that hang.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,14 +11,16 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use quorate_core::ids::{ClusterId, Endpoint};
+use quorate_core::ids::{ClusterId, Endpoint, Segment};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint as TonicEndpoint};
 use tower::service_fn;
 
 use super::detours::Detours;
 use super::link::Link;
+use super::road::{Roads, Socket};
 use super::secret::{Secret, WithSecret};
 
 /// A connection to a peer; calls on it carry the cluster secret.
@@ -39,8 +41,12 @@ pub enum Lane {
 }
 
 /// How long a segment that hangs is waited for before the next is tried beside it.
-const STAGGER: Duration = Duration::from_millis(100);
+/// Less than a question of raft may take: else a dead first segment would never be left in time.
+const STAGGER: Duration = Duration::from_millis(25);
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// So many calls in a row, over so long at least, have to go unanswered before their connection is left.
+const STRIKES: u32 = 3;
+const STRUCK_FOR: Duration = Duration::from_millis(250);
 
 /// The dial table of a node, and its connections. Clones share both.
 #[derive(Clone)]
@@ -56,6 +62,9 @@ pub(super) struct Inner {
     table: Mutex<BTreeMap<u64, Arc<[Endpoint]>>>,
     channels: Mutex<BTreeMap<(u64, Lane), PeerChannel>>,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
+    roads: Mutex<Roads>,
+    /// Calls in a row that were not answered in time, and since when.
+    strikes: Mutex<BTreeMap<(u64, Lane), (u32, Instant)>>,
 }
 
 impl Dialer {
@@ -75,7 +84,19 @@ impl Dialer {
         detours: Detours,
     ) -> Self {
         let (table, channels, links) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { cluster, me, silence, secret, detours, table, channels, links }))
+        let (roads, strikes) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner {
+            cluster,
+            me,
+            silence,
+            secret,
+            detours,
+            table,
+            channels,
+            links,
+            roads,
+            strikes,
+        }))
     }
 
     pub(super) fn inner(&self) -> &Inner {
@@ -102,6 +123,8 @@ impl Dialer {
         lock(&self.0.table).remove(&peer);
         lock(&self.0.channels).retain(|(id, _), _| *id != peer);
         lock(&self.0.links).remove(&peer);
+        lock(&self.0.roads).forget(peer);
+        lock(&self.0.strikes).retain(|(id, _), _| *id != peer);
     }
 
     /// Where `peer` is reached, as far as known.
@@ -116,12 +139,14 @@ impl Dialer {
         let made = channels.entry((peer, lane)).or_insert_with(|| {
             let weak = Arc::downgrade(&self.0);
             let connector = service_fn(move |_: Uri| {
-                let known = weak
-                    .upgrade()
-                    .and_then(|inner| Some((lock(&inner.table).get(&peer).cloned()?, inner.detours.clone())));
+                let inner = weak.upgrade();
                 async move {
-                    let (endpoints, detours) = known.unwrap_or_default();
-                    connect(&endpoints, &detours).await.map(TokioIo::new)
+                    let inner = inner.ok_or(io::ErrorKind::NotConnected)?;
+                    let known = lock(&inner.table).get(&peer).cloned().unwrap_or_default();
+                    let endpoints = lock(&inner.roads).order(peer, Some(lane), &known);
+                    let (stream, segment) = connect(&endpoints, &inner.detours).await?;
+                    let end = lock(&inner.roads).travels(peer, lane, segment);
+                    io::Result::Ok(TokioIo::new(Socket::new(stream, end)))
                 }
             });
             let about = TonicEndpoint::from_static("http://peer.invalid")
@@ -135,9 +160,60 @@ impl Dialer {
         made.clone()
     }
 
-    /// Leaves the connection of a lane for a new one, which may take another segment.
+    /// Leaves the connection of a lane for a new one, which takes another segment if there is one.
     pub fn reset(&self, peer: u64, lane: Lane) {
+        lock(&self.0.roads).doubt(peer, lane);
         lock(&self.0.channels).remove(&(peer, lane));
+        lock(&self.0.strikes).remove(&(peer, lane));
+    }
+
+    /// A call on a lane was not answered in time. After several in a row, and not before a new connection had
+    /// the time to be made, the lane is left: one thrown away with each late answer would never stand where
+    /// hosts are busy.
+    pub(super) fn unanswered(&self, peer: u64, lane: Lane) {
+        let stuck = {
+            let mut strikes = lock(&self.0.strikes);
+            let (count, since) = strikes.entry((peer, lane)).or_insert((0, Instant::now()));
+            *count += 1;
+            *count >= STRIKES && since.elapsed() >= STRUCK_FOR
+        };
+        if stuck {
+            self.reset(peer, lane);
+        }
+    }
+
+    /// A call on a lane was answered.
+    pub(super) fn answered(&self, peer: u64, lane: Lane) {
+        lock(&self.0.strikes).remove(&(peer, lane));
+    }
+
+    /// A segment to a peer does not work any more: it is tried last, and what travels on it is ended at once
+    /// if `leave` says that another works.
+    pub fn broke(&self, peer: u64, segment: &Segment, leave: bool) {
+        lock(&self.0.roads).broke(peer, segment, leave);
+    }
+
+    /// A segment to a peer works again; what still waits on a broken one is ended.
+    pub fn mended(&self, peer: u64, segment: &Segment) {
+        lock(&self.0.roads).mended(peer, segment);
+    }
+
+    /// Which segment a lane to a peer travels on, if it is connected.
+    pub fn travels(&self, peer: u64, lane: Lane) -> Option<Segment> {
+        lock(&self.0.roads).segment(peer, lane)
+    }
+
+    /// A connection of its own to exactly this address, for one who wants to know whether it works. Must be
+    /// called on the runtime that will use it.
+    pub fn probe(&self, endpoint: &Endpoint) -> PeerChannel {
+        let (endpoint, detours) = (endpoint.clone(), self.0.detours.clone());
+        let connector = service_fn(move |_: Uri| {
+            let (endpoint, detours) = (endpoint.clone(), detours.clone());
+            async move { dial(endpoint, detours).await.map(|(stream, _)| TokioIo::new(stream)) }
+        });
+        let channel =
+            TonicEndpoint::from_static("http://peer.invalid").connect_with_connector_lazy(connector);
+        InterceptedService::new(channel, WithSecret::new(self.0.secret.clone()))
     }
 
     pub(super) fn shared_link(&self, peer: u64) -> Arc<Link> {
@@ -150,23 +226,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The first endpoint that answers, those earlier in the list given a head start.
-async fn connect(endpoints: &[Endpoint], detours: &Detours) -> io::Result<TcpStream> {
+async fn connect(endpoints: &[Endpoint], detours: &Detours) -> io::Result<(TcpStream, Segment)> {
     let mut waiting = endpoints.iter().cloned();
-    let mut trying: FuturesUnordered<BoxFuture<'static, io::Result<TcpStream>>> = FuturesUnordered::new();
+    let mut trying: FuturesUnordered<BoxFuture<'static, _>> = FuturesUnordered::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address is known");
-    let deadline = tokio::time::Instant::now() + CONNECT_WITHIN;
+    let deadline = Instant::now() + CONNECT_WITHIN;
     loop {
         match waiting.next() {
             Some(endpoint) => trying.push(Box::pin(dial(endpoint, detours.clone()))),
             None if trying.is_empty() => return Err(last),
             None => {}
         }
-        let until = if waiting.len() == 0 { deadline } else { tokio::time::Instant::now() + STAGGER };
+        let until = if waiting.len() == 0 { deadline } else { Instant::now() + STAGGER };
         match tokio::time::timeout_at(until.min(deadline), trying.next()).await {
             Ok(Some(Ok(stream))) => return Ok(stream),
             Ok(Some(Err(error))) => last = error,
             Ok(None) => {}
-            Err(_) if tokio::time::Instant::now() >= deadline => {
+            Err(_) if Instant::now() >= deadline => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "no address answered"));
             }
             Err(_) => {}
@@ -174,9 +250,9 @@ async fn connect(endpoints: &[Endpoint], detours: &Detours) -> io::Result<TcpStr
     }
 }
 
-async fn dial(endpoint: Endpoint, detours: Detours) -> io::Result<TcpStream> {
+async fn dial(endpoint: Endpoint, detours: Detours) -> io::Result<(TcpStream, Segment)> {
     let stream = TcpStream::connect(detours.of_endpoint(&endpoint)).await;
     let stream = stream.map_err(|error| io::Error::new(error.kind(), format!("{endpoint}: {error}")))?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok((stream, endpoint.segment))
 }

@@ -128,10 +128,13 @@ impl PeerLink for Link {
         Box::pin(async move {
             let request = addressed(&dialer, peer, CallRequest { kind: kind.into(), body: message })?;
             match tokio::time::timeout(within, client.call(request)).await {
-                Ok(Ok(answer)) => Ok(answer.into_inner().body),
+                Ok(Ok(answer)) => {
+                    dialer.answered(peer, Lane::Raft);
+                    Ok(answer.into_inner().body)
+                }
                 Ok(Err(status)) => Err(failure(peer, &status)),
                 Err(_) => {
-                    dialer.reset(peer, Lane::Raft);
+                    dialer.unanswered(peer, Lane::Raft);
                     Err(timed_out(peer, within))
                 }
             }

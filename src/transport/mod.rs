@@ -8,6 +8,7 @@ mod guests;
 mod link;
 mod peer_service;
 mod proto;
+mod road;
 mod secret;
 mod serve;
 

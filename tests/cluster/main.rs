@@ -5,6 +5,8 @@ mod drain;
 mod hostile;
 mod joins;
 mod losses;
+mod net;
 mod rig;
+mod segments;
 mod services;
 mod wire;

@@ -12,6 +12,8 @@ use rand::RngExt;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::net::Net;
+
 /// Plenty, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
 
@@ -68,6 +70,8 @@ pub fn never_twice(path: &Path) {
 
 pub struct Member {
     pub name: String,
+    /// More lines of its file.
+    extra: String,
     pub bind: u16,
     pub grpc: u16,
     pub http: u16,
@@ -85,12 +89,18 @@ pub struct Cluster {
     pub members: Vec<Member>,
     hold: Option<OwnedFd>,
     held: OwnedFd,
+    net: Option<Net>,
 }
 
 impl Cluster {
     /// `count` nodes that have formed a cluster: all vote and hold a lease.
     pub fn formed(count: usize) -> Self {
-        let mut cluster = Self::prepared(count);
+        Self::prepared(count).form()
+    }
+
+    /// Starts all nodes and has them form a cluster.
+    pub fn form(self) -> Self {
+        let (count, mut cluster) = (self.members.len(), self);
         cluster.start(0, &[]);
         cluster.ready(0);
         for at in 1..count {
@@ -118,27 +128,49 @@ impl Cluster {
         let mut port = || ports.pop().unwrap();
         let members = (0..count).map(|at| Member {
             name: format!("n{}", at + 1),
+            extra: String::new(),
             bind: port(),
             grpc: port(),
             http: port(),
             child: None,
         });
-        let cluster = Self { members: members.collect(), dir, hold: Some(hold), held };
+        let cluster = Self { members: members.collect(), dir, hold: Some(hold), held, net: None };
         for at in 0..count {
             cluster.write_file(at);
         }
         cluster
     }
 
+    /// Puts the nodes on these segments, with a road between each two on each that can be cut.
+    pub fn apart(mut self, segments: &[&str]) -> Self {
+        let net = Net::new(segments, &self.members.iter().map(|member| member.bind).collect::<Vec<_>>());
+        for at in 0..self.members.len() {
+            self.members[at].extra.push_str(&net.addresses(at));
+            std::fs::write(self.detours(at), net.detours(at)).unwrap();
+            self.write_file(at);
+        }
+        self.net = Some(net);
+        self
+    }
+
+    /// The roads between the nodes.
+    pub fn net(&self) -> &Net {
+        self.net.as_ref().expect("the nodes are apart")
+    }
+
+    fn detours(&self, at: usize) -> PathBuf {
+        self.dir.path().join(format!("{}.detours", self.members[at].name))
+    }
+
     fn write_file(&self, at: usize) {
-        let Member { name, bind, grpc, http, .. } = &self.members[at];
+        let Member { name, extra, bind, grpc, http, .. } = &self.members[at];
         let (data, bootstrap) = (self.data(at), at == 0);
         // Elections wait for a busy machine; leases are short enough for a test.
         let text = format!(
             "node_id: {name}\nbind_addr: 127.0.0.1:{bind}\ngrpc_port: {grpc}\nhttp_port: {http}\n\
              data_dir: {}\nbootstrap: {bootstrap}\nlabels: {{zone: z{at}}}\nlog: {{level: debug}}\n\
              heartbeat: {{interval: 250ms, timeout: 2500ms}}\n\
-             timing: {{raft_heartbeat: 50ms, election_min: 300ms, election_max: 600ms}}\n",
+             timing: {{raft_heartbeat: 50ms, election_min: 300ms, election_max: 600ms}}\n{extra}",
             data.display()
         );
         std::fs::write(self.file(at), text).unwrap();
@@ -156,10 +188,12 @@ impl Cluster {
     pub fn start(&mut self, at: usize, arguments: &[&str]) {
         let stderr =
             std::fs::File::create(self.dir.path().join(format!("{}.err", self.members[at].name))).unwrap();
-        let child = quorate()
-            .args(["node", "--demo", "--hold", "0", "--config"])
-            .arg(self.file(at))
-            .args(arguments)
+        let mut command = quorate();
+        command.args(["node", "--demo", "--hold", "0", "--config"]).arg(self.file(at)).args(arguments);
+        if self.net.is_some() {
+            command.arg("--detours").arg(self.detours(at));
+        }
+        let child = command
             .stdin(Stdio::from(self.held.try_clone().unwrap()))
             .stdout(Stdio::null())
             .stderr(stderr)
@@ -365,7 +399,7 @@ pub fn http_get(port: u16, path: &str) -> std::io::Result<String> {
 }
 
 /// Ports that nobody uses now, below those that the kernel gives to outgoing connections.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let mut found: Vec<TcpListener> = Vec::new();
     while found.len() < count {
         found.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, rand::rng().random_range(12_000..32_000))));

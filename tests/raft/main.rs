@@ -3,6 +3,7 @@
 
 mod cluster;
 mod crash;
+mod elections;
 mod faults;
 mod membership;
 mod reads;

@@ -56,6 +56,8 @@ pub struct Config {
     pub silence_counts: bool,
     /// Reset the host when a kill takes longer than half its margin?
     pub reset_host: bool,
+    /// What should always answer this node, such as its gateway; tells a cut-off node from dead peers.
+    pub arbiters: Vec<Arbiter>,
     /// When Raft's log becomes a snapshot.
     pub snapshot: SnapshotConfig,
     /// What is logged, and where to.
@@ -73,6 +75,15 @@ pub struct JoinConfig {
     pub addresses: Vec<Address>,
     /// What `quorate join-token` prints.
     pub token: Option<Secret>,
+}
+
+/// What should always answer a node. It never votes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arbiter {
+    /// For people.
+    pub name: String,
+    /// Where a connection is answered, be it by a refusal.
+    pub tcp: Address,
 }
 
 /// What a node offers to placement.
@@ -237,6 +248,7 @@ impl Config {
             fencing: Vec::new(),
             silence_counts: true,
             reset_host: false,
+            arbiters: Vec::new(),
             snapshot: SnapshotConfig { interval: Millis(120_000), entries: 10_000 },
             log: LogConfig { level: LogLevel::Info, file: None },
             settings: ClusterSettings::default(),

@@ -9,8 +9,8 @@ use crate::spec::{EXECUTORS, Resources};
 use crate::units::{CpuMillis, MemoryMib, Millis};
 
 use super::{
-    Address, Config, JoinConfig, LogConfig, LogLevel, ResourceConfig, Secret, SnapshotConfig, addresses_of,
-    check_host,
+    Address, Arbiter, Config, JoinConfig, LogConfig, LogLevel, ResourceConfig, Secret, SnapshotConfig,
+    addresses_of, check_host,
 };
 
 const MAX_CPU_MILLIS: u32 = 1_024_000;
@@ -29,7 +29,7 @@ const SECTIONS: [(&str, &[&str]); 14] = [
     ("timing", &["profile", "kill_margin", "clock_drift", "raft_heartbeat", "election_min", "election_max"]),
     ("raft", &["heartbeat_timeout", "election_timeout", "snapshot_interval", "snapshot_entries"]),
     ("service", &["executor_type", "default_priority"]),
-    ("split_brain", &["enable", "role", "weight", "autonomous_shutdown"]),
+    ("split_brain", &["enable", "role", "weight", "autonomous_shutdown", "arbiters"]),
     ("fencing", &["auto", "delay", "methods"]),
     ("evidence", &["silence"]),
     ("guard", &["reset"]),
@@ -142,6 +142,7 @@ impl<'a> File<'a> {
             fencing: self.fencing().unwrap_or_default(),
             silence_counts: self.switch("evidence.silence", standard.silence_counts),
             reset_host: self.switch("guard.reset", standard.reset_host),
+            arbiters: self.arbiters(),
             snapshot: self.snapshot(standard.snapshot),
             log: self.log(standard.log),
             settings,
@@ -295,6 +296,39 @@ impl<'a> File<'a> {
                 memory: memory("resources.reserved_memory_mib").unwrap_or_default(),
             },
         }
+    }
+
+    fn arbiters(&self) -> Vec<Arbiter> {
+        let remedy = "write {name: gateway, tcp: 10.0.0.1:22}";
+        let arbiter = |item: &Field<'_>| {
+            let map = item.fields(&["name", "tcp"])?;
+            let name = match map.get("name") {
+                // A name is written as one of a segment is.
+                Some(field) => field.parsed(256, "write a name such as gateway", str::parse::<Segment>),
+                None => map.missing("name", remedy),
+            };
+            let tcp: Option<Address> = match map.get("tcp") {
+                Some(field) => field.parsed(512, "write HOST:PORT, such as 10.0.0.1:22", str::parse),
+                None => map.missing("tcp", remedy),
+            };
+            let (name, tcp) = (name?.to_string(), tcp?);
+            if tcp.port == 0 {
+                item.fail("the port 0 cannot be dialled", remedy)
+            } else {
+                Some(Arbiter { name, tcp })
+            }
+        };
+        let Some(field) = self.get("split_brain.arbiters") else { return Vec::new() };
+        let arbiters: Vec<Arbiter> = field.items(8).unwrap_or_default().iter().filter_map(arbiter).collect();
+        for (at, one) in arbiters.iter().enumerate() {
+            if arbiters[..at].iter().any(|other| other.name == one.name) {
+                field.fail::<()>(
+                    format!("the arbiter {} is named twice", one.name),
+                    "give each a name of its own",
+                );
+            }
+        }
+        arbiters
     }
 
     fn switch(&self, key: &str, standard: bool) -> bool {

@@ -1,54 +1,31 @@
 //! What the other nodes say of a silent one, from their rows of the reachability matrix: words that go with
 //! a verdict, never a reason for it or against it.
 
-use std::collections::BTreeMap;
-
+use super::words::group;
 use crate::ids::NodeId;
-use crate::lease::LeaseTerms;
-use crate::observation::{LinkReport, Observed};
+use crate::observation::Observed;
+use crate::reach::LinkReport;
+use crate::units::Millis;
 
-/// Who else reaches the node, and who does not.
-pub(super) fn words(observed: &Observed, node: &NodeId, terms: &LeaseTerms) -> Vec<String> {
-    let rows = rows_about(observed, node, terms);
-    let reached: Vec<String> = rows
-        .iter()
-        .flat_map(|(from, links)| {
-            links
-                .iter()
-                .filter(|link| link.ok)
-                .map(move |link| format!("{from} reaches it over {}", link.segment))
-        })
-        .collect();
-    let silent: Vec<&str> = rows
-        .iter()
-        .filter(|(_, links)| links.iter().all(|link| !link.ok))
-        .map(|(from, _)| from.as_str())
-        .collect();
-    let mut words = reached;
-    match silent.as_slice() {
-        [] => {}
-        [one] => words.push(format!("{one} does not reach it either")),
-        many => words.push(format!("{} do not reach it either", many.join(", "))),
-    }
-    words
-}
-
-/// The links to the node in the fresh reports of everybody else.
-fn rows_about<'a>(
-    observed: &'a Observed,
-    node: &NodeId,
-    terms: &LeaseTerms,
-) -> BTreeMap<&'a NodeId, Vec<&'a LinkReport>> {
-    let mut rows = BTreeMap::new();
-    for (from, heard) in &observed.nodes {
-        let fresh = observed.now.since(heard.received).0 <= terms.heartbeat.0 * 2;
-        if from == node || !fresh {
+/// Who else reaches the node, and who does not, by rows that are not older than `patience`.
+pub(super) fn words(observed: &Observed, node: &NodeId, patience: Millis) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut silent: Vec<NodeId> = Vec::new();
+    for (from, known) in &observed.reach.rows {
+        if from == node || observed.now.since(known.at) > patience {
             continue;
         }
-        let links: Vec<&LinkReport> = heard.report.links.iter().filter(|link| link.to == *node).collect();
-        if !links.is_empty() {
-            rows.insert(from, links);
+        let links: Vec<&LinkReport> = known.row.links.iter().filter(|link| link.to == *node).collect();
+        let good = links.iter().filter(|link| link.ok);
+        words.extend(good.map(|link| format!("{from} reaches it over {}", link.segment)));
+        if !links.is_empty() && links.iter().all(|link| !link.ok) {
+            silent.push(from.clone());
         }
     }
-    rows
+    match silent.as_slice() {
+        [] => {}
+        [one] => words.push(format!("{one} does not reach it")),
+        many => words.push(format!("{} do not reach it", group(many))),
+    }
+    words
 }

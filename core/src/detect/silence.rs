@@ -1,9 +1,8 @@
 //! Two clocks against each node: how long it was not heard, and how long no answer reached it. Both count
 //! on the observer's own clock only, from the moment it could have known better at the earliest.
 
-use super::accusers;
+use super::{accusers, words};
 use crate::ids::NodeId;
-use crate::lease::LeaseTerms;
 use crate::observation::{NodeVerdict, Observed};
 use crate::state::State;
 use crate::units::{BootMs, Millis};
@@ -11,29 +10,43 @@ use crate::units::{BootMs, Millis};
 /// A node that missed this many heartbeats is suspect.
 const MISSED_HEARTBEATS: u64 = 2;
 
-/// The silence from which a node is suspect: the missed heartbeats and half of one for its way.
-fn patience(terms: &LeaseTerms) -> Millis {
-    Millis(terms.heartbeat.0 * MISSED_HEARTBEATS + terms.heartbeat.0 / 2)
+/// The silence from which a node is suspect: the missed heartbeats, half of one for its way, and as much more as
+/// the observer itself was late of late.
+pub(super) fn patience(observed: &Observed, state: &State) -> Millis {
+    let heartbeat = state.cluster.settings.terms.heartbeat.0;
+    Millis(heartbeat * MISSED_HEARTBEATS + heartbeat / 2) + observed.reach.stall
+}
+
+/// The silence from which a node is lost: a lease, and what a slow observer owes it.
+fn limit(observed: &Observed, state: &State) -> Millis {
+    state.cluster.settings.terms.lease + observed.reach.stall
 }
 
 /// The verdict on a node that is not committed lost.
 pub(super) fn judge(observed: &Observed, state: &State, node: &NodeId, doubt: Option<&str>) -> NodeVerdict {
     let terms = &state.cluster.settings.terms;
+    let (patience, limit) = (patience(observed, state), limit(observed, state));
     let (unheard, unanswered) = ages(observed, node);
     let worst = unheard.max(unanswered);
-    if worst < patience(terms) {
+    if worst < patience {
         return NodeVerdict::Alive;
     }
-    let mut because = reasons(observed, node, terms, unheard, unanswered);
-    because.extend(accusers::words(observed, node, terms));
+    let mut because = reasons(observed, node, (patience, limit), unheard, unanswered);
+    because.extend(accusers::words(observed, node, patience));
+    if observed.reach.stall > terms.heartbeat {
+        let me = &observed.me;
+        because.push(format!(
+            "{me} itself ran {} late and waits so much longer",
+            words::since(observed.reach.stall)
+        ));
+    }
     if let Some(doubt) = doubt {
         because.push(doubt.to_owned());
         // Judged again when the observer has come round; until then nobody is accused on its word.
-        let left = Millis(terms.lease.0.saturating_sub(worst.0)).max(terms.heartbeat);
-        return NodeVerdict::Suspect { because, lost_in: left };
+        return NodeVerdict::Suspect { because, lost_in: (limit - worst).max(terms.heartbeat) };
     }
-    if worst < terms.lease {
-        return NodeVerdict::Suspect { because, lost_in: terms.lease - worst };
+    if worst < limit {
+        return NodeVerdict::Suspect { because, lost_in: limit - worst };
     }
     NodeVerdict::Lost { because }
 }
@@ -60,21 +73,20 @@ fn floor(observed: &Observed, node: &NodeId) -> BootMs {
 fn reasons(
     observed: &Observed,
     node: &NodeId,
-    terms: &LeaseTerms,
+    (patience, limit): (Millis, Millis),
     unheard: Millis,
     unanswered: Millis,
 ) -> Vec<String> {
     let me = &observed.me;
-    let limit = terms.lease;
     let mut because = Vec::new();
-    if unheard >= patience(terms) {
+    if unheard >= patience {
         let never = if observed.nodes.contains_key(node) { "has not heard" } else { "has never heard" };
-        because.push(format!("{me} {never} {node} for {} (lost after {limit})", seconds(unheard)));
+        because.push(format!("{me} {never} {node} for {} (lost after {limit})", words::since(unheard)));
     }
-    if unanswered >= patience(terms) && unheard < patience(terms) {
+    if unanswered >= patience && unheard < patience {
         because.push(format!(
             "{me} hears {node}, but no answer of {me} reached it for {} (lost after {limit})",
-            seconds(unanswered)
+            words::since(unanswered)
         ));
     }
     because
@@ -83,22 +95,18 @@ fn reasons(
 /// Why the observer should rather suspect itself, if it should.
 pub(super) fn self_doubt(observed: &Observed, state: &State) -> Option<String> {
     let me = &observed.me;
-    let terms = &state.cluster.settings.terms;
+    let patience = patience(observed, state);
     if let Some(own) = observed.nodes.get(me) {
         let age = observed.now.since(own.received);
-        if age >= patience(terms) {
+        if age >= patience {
             return Some(format!(
                 "{me} has not heard itself for {} either, so it may be {me} that was not running",
-                seconds(age)
+                words::since(age)
             ));
         }
     }
-    let stale = observed.raft.quorum_ack_age.filter(|age| observed.raft.leading && *age >= patience(terms));
-    stale
-        .map(|age| format!("no quorum answered {me} for {}, so it may be {me} that is cut off", seconds(age)))
-}
-
-/// A length of time with one decimal, for sentences.
-fn seconds(length: Millis) -> String {
-    format!("{}.{} s", length.0 / 1_000, length.0 % 1_000 / 100)
+    let stale = observed.raft.quorum_ack_age.filter(|age| observed.raft.leading && *age >= patience);
+    stale.map(|age| {
+        format!("no quorum answered {me} for {}, so it may be {me} that is cut off", words::since(age))
+    })
 }

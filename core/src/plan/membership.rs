@@ -1,10 +1,11 @@
-//! Who should vote, who should lead, and who should be forgotten by Raft: one step at a time, each safe by
+//! Who should vote, and who should be forgotten by Raft: one step at a time, each safe by
 //! itself. A voter that is merely lost keeps its vote until another node can take it over.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::desk::Desk;
+use super::leadership;
 use crate::ids::{NodeId, RaftId};
 use crate::state::{MembershipStep, NodeRecord};
 
@@ -19,11 +20,13 @@ pub(super) fn plan(desk: &mut Desk<'_>) {
     if !raft.leading || raft.voters.is_empty() {
         return;
     }
-    desk.plan.membership =
-        transfer(desk).or_else(|| learner(desk)).or_else(|| voters(desk)).or_else(|| forget(desk));
+    desk.plan.membership = leadership::transfer(desk)
+        .or_else(|| learner(desk))
+        .or_else(|| voters(desk))
+        .or_else(|| forget(desk));
 }
 
-fn votes(desk: &Desk<'_>, id: RaftId) -> bool {
+pub(super) fn votes(desk: &Desk<'_>, id: RaftId) -> bool {
     desk.observed.raft.voters.contains(&id)
 }
 
@@ -43,7 +46,7 @@ fn learner(desk: &Desk<'_>) -> Option<MembershipStep> {
     Some(MembershipStep::AddLearner(record.raft_id))
 }
 
-fn caught_up(desk: &Desk<'_>, record: &NodeRecord) -> bool {
+pub(super) fn caught_up(desk: &Desk<'_>, record: &NodeRecord) -> bool {
     desk.observed.raft.lag.get(&record.raft_id).is_some_and(|lag| *lag <= CAUGHT_UP)
 }
 
@@ -143,24 +146,4 @@ fn forget(desk: &Desk<'_>) -> Option<MembershipStep> {
         |id: &&RaftId| desk.state.node_of(**id).is_none_or(|(node, record)| departed(desk, node, record));
     let id = raft.learners.iter().find(|id| !raft.voters.contains(id) && gone(id));
     id.map(|id| MembershipStep::Remove(*id))
-}
-
-/// The heaviest healthy voter leads; a witness, one that leaves and one that is to be fenced hand over.
-fn transfer(desk: &Desk<'_>) -> Option<MembershipStep> {
-    let me = &desk.observed.me;
-    let own = desk.record(me)?;
-    // A leader that does not even hear itself judges nobody.
-    let deaf = desk.silence(me) >= desk.state.cluster.settings.terms.lease;
-    let must_go = own.witness || own.leaving || deaf || desk.condemned(me).is_some();
-    let heirs = desk.state.nodes.iter().filter(|(node, record)| {
-        *node != me
-            && votes(desk, record.raft_id)
-            && !record.witness
-            && !record.leaving
-            && desk.usable(node).is_ok()
-            && desk.fresh(node)
-            && caught_up(desk, record)
-    });
-    let (_, heir) = heirs.max_by_key(|(node, record)| (record.weight, Reverse((*node).clone())))?;
-    (must_go || heir.weight > own.weight).then_some(MembershipStep::TransferTo(heir.raft_id))
 }

@@ -9,6 +9,7 @@ mod failover;
 mod fencing;
 mod foresee;
 mod kv;
+mod leadership;
 mod membership;
 mod migration;
 mod nodes;

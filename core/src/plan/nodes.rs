@@ -163,16 +163,18 @@ pub fn attest_check(observed: &Observed, state: &State, node: &NodeId) -> Result
             "it is not dead: fence it instead".to_owned(),
         );
     }
-    let witness = observed.nodes.iter().find_map(|(from, heard)| {
-        let age = observed.now.since(heard.received);
-        let mut links = heard.report.links.iter();
-        let reached = |good: crate::units::Millis| age + good < limit;
-        let hears = from != node && links.any(|l| l.to == *node && l.last_good.is_some_and(reached));
-        hears.then_some(from)
+    let witness = observed.reach.rows.iter().find_map(|(from, known)| {
+        let age = observed.now.since(known.at);
+        if from == node {
+            return (age < limit).then_some(&observed.me);
+        }
+        let recent = |at: Option<crate::units::Millis>| at.is_some_and(|at| age + at < limit);
+        let mut links = known.row.links.iter().filter(|link| link.to == *node);
+        links.any(|link| recent(link.last_good) || recent(link.heard)).then_some(from)
     });
     match witness {
         Some(from) => refused(
-            format!("node {from} still reaches node {node}"),
+            format!("node {from} still hears node {node}"),
             "it is not dead: fence it, or cut it off first".to_owned(),
         ),
         None => Ok(()),

@@ -258,7 +258,6 @@ fn report() -> NodeReport {
         slots: BTreeMap::new(),
         transfers: Vec::new(),
         fencing: Default::default(),
-        links: Vec::new(),
     }
 }
 

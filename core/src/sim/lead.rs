@@ -16,6 +16,7 @@ use crate::ids::NodeId;
 use crate::lease::{Asked, LeaseGranter};
 use crate::observation::{Heard, NodeReport, Observed, RaftObserved};
 use crate::plan::{TtlClock, kv_expiry, plan};
+use crate::reach::Reach;
 use crate::state::{Answer, MembershipStep, Plan};
 use crate::units::{BootMs, Millis, WallMs};
 
@@ -204,7 +205,7 @@ impl Node {
         };
         let heard = self.leading.as_ref().map(|leading| leading.heard.clone()).unwrap_or_default();
         let known_since = self.known_since.iter().map(|(node, (_, at))| (node.clone(), *at)).collect();
-        Observed { me: host.name.clone(), now, nodes: heard, known_since, raft }
+        Observed { me: host.name.clone(), now, nodes: heard, known_since, reach: Reach::default(), raft }
     }
 
     fn plan(&mut self, host: &mut Host, ctx: &mut Ctx, now: BootMs) {

@@ -216,7 +216,6 @@ impl Node {
             slots: self.inventory.clone().unwrap_or_default(),
             transfers: self.transfers.clone(),
             fencing: FencingReport { deeds: self.fencing.clone(), ..FencingReport::default() },
-            links: Vec::new(),
         }
     }
 

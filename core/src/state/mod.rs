@@ -5,6 +5,7 @@ pub mod codec;
 
 mod apply;
 mod invariants;
+mod margin;
 mod records;
 mod table;
 mod words;

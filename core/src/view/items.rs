@@ -7,9 +7,10 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::links::LinksView;
 use super::model::{
-    ClusterSummary, ClusterView, Countdown, EventView, InstanceView, LinksView, NodeView, OperationView,
-    ServiceView, Standing, Verdict,
+    ClusterSummary, ClusterView, Countdown, EventView, InstanceView, NodeView, OperationView, ServiceView,
+    Standing, Verdict,
 };
 use crate::ids::{NodeId, Revision};
 use crate::units::WallMs;

@@ -24,11 +24,12 @@ use imbl::OrdMap;
 
 pub use crate::event::Level;
 pub use crate::observation::{ExecutorFact, Health, InstanceUsage, NodeUsage, Unavailable};
+pub use crate::reach::LinkFault;
+pub use links::{ArbiterRow, LinkRow, LinkVerdict, LinksView, Rtt, SideView};
 pub use model::{
     BlockedView, ClusterKind, ClusterSummary, ClusterView, Countdown, EventView, EvidenceView, ExitView,
-    InstanceState, InstanceView, LinkRow, LinkVerdict, LinksView, NextView, NodeResources, NodeState,
-    NodeView, OperationKindView, OperationView, RecoveryView, Replicas, ServiceView, Standing, Verdict,
-    VersionView, WaitingView, Why,
+    InstanceState, InstanceView, NextView, NodeResources, NodeState, NodeView, OperationKindView,
+    OperationView, RecoveryView, Replicas, ServiceView, Standing, Verdict, VersionView, WaitingView, Why,
 };
 pub use sight::Look;
 pub use why::why;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use super::links::LinksView;
 use crate::event::Level;
 use crate::ids::{
     BootId, ClusterId, Endpoint, Epoch, InstanceId, LeaseEpoch, NodeId, OperationId, RaftId, Revision,
@@ -469,53 +470,6 @@ pub struct EventView {
     pub text: String,
     /// Who asked for it, if a person did.
     pub by: Option<String>,
-}
-
-/// Who reaches whom.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct LinksView {
-    /// All segments.
-    pub segments: Vec<String>,
-    /// All pairs.
-    pub rows: Vec<LinkRow>,
-    /// What the detector makes of them.
-    pub verdicts: Vec<LinkVerdict>,
-}
-
-/// One directed pair on one segment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkRow {
-    /// From whom.
-    pub from: NodeId,
-    /// To whom.
-    pub to: NodeId,
-    /// Over which segment.
-    pub segment: String,
-    /// Does it work?
-    pub ok: bool,
-    /// Round trip, in thousandths of a millisecond.
-    pub rtt_us: Option<u32>,
-    /// Percent lost.
-    pub loss: u8,
-    /// How long ago it last worked.
-    pub last_good_ms: Option<u64>,
-    /// Seen from here, or passed on?
-    pub observed: bool,
-}
-
-/// What a detector makes of the links.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkVerdict {
-    /// `node_down`, `self_isolated`, ...
-    pub kind: String,
-    /// Who is on which side.
-    pub sides: Vec<Vec<NodeId>>,
-    /// What it rests on.
-    pub evidence: Vec<String>,
-    /// Who says so.
-    pub accusers: Vec<NodeId>,
-    /// For how long.
-    pub since_ms: u64,
 }
 
 /// Why something is as it is.

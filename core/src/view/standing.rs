@@ -41,8 +41,8 @@ fn hears(sight: &Sight<'_>, voter: RaftId) -> bool {
     if node == sight.me() {
         return true;
     }
-    let own = sight.heard(sight.me());
-    let reached = own.is_some_and(|heard| heard.report.links.iter().any(|link| &link.to == node && link.ok));
+    let own = sight.look.observed.reach.rows.get(sight.me());
+    let reached = own.is_some_and(|own| own.row.links.iter().any(|link| &link.to == node && link.ok));
     !record.lost() && (sight.seen(node) || reached)
 }
 

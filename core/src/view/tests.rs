@@ -10,13 +10,14 @@ use super::{ClusterKind, ClusterView, Level, Look, view, why};
 use crate::command::{Actor, Command, NodeAdmission, NodeFacts, OperationStep, Proposal};
 use crate::ids::{
     BootId, ClusterId, DiskId, InstanceId, LeaseEpoch, MachineId, NodeId, OperationId, RaftId, Revision,
-    ServiceName, SlotId, Token,
+    Segment, ServiceName, SlotId, Token,
 };
 use crate::lease::Lease;
 use crate::observation::{
     ExitKind, ExitReason, GuardReport, Health, Heard, InstancePhase, InstanceReport, InstanceUsage,
     NodeReport, NodeUsage, NodeVerdict, Observed, RaftObserved, SlotReport, Verdicts,
 };
+use crate::reach::{KnownRow, LinkVerdict, LinkVerdictKind, Reach, Row, Side};
 use crate::spec::{Resources, SpecDefaults, parse_one};
 use crate::state::{ClusterSettings, EvidenceItem, Refusal, Reply, State, Subject, WaitCause, Waiting};
 use crate::units::{BootMs, CpuMillis, Millis, WallMs};
@@ -63,8 +64,14 @@ impl Scene {
             voters: (1..=nodes.len() as u64).map(RaftId).collect(),
             ..RaftObserved::default()
         };
-        let observed =
-            Observed { me: id("n1"), now: NOW, nodes: heard.collect(), known_since: OrdMap::new(), raft };
+        let observed = Observed {
+            me: id("n1"),
+            now: NOW,
+            nodes: heard.collect(),
+            known_since: OrdMap::new(),
+            reach: Reach::default(),
+            raft,
+        };
         let lease = Lease {
             epoch: LeaseEpoch(1),
             valid_until: BootMs(104_000),
@@ -72,7 +79,10 @@ impl Scene {
             terms,
             lost: false,
         };
-        let verdicts = Verdicts { nodes: nodes.iter().map(|name| (id(name), NodeVerdict::Alive)).collect() };
+        let verdicts = Verdicts {
+            nodes: nodes.iter().map(|name| (id(name), NodeVerdict::Alive)).collect(),
+            ..Verdicts::default()
+        };
         Self { state, observed, verdicts, waiting: BTreeMap::new(), waiting_age: Millis(0), lease }
     }
 
@@ -212,7 +222,6 @@ fn heard(name: &str, state: &State) -> Heard {
         slots: BTreeMap::new(),
         transfers: Vec::new(),
         fencing: Default::default(),
-        links: Vec::new(),
     };
     Heard { received, answered: Some(received), echo_rose: received, report }
 }
@@ -481,4 +490,106 @@ fn the_view_has_the_field_names_that_scripts_rely_on() {
     assert_eq!(service["replicas"], serde_json::json!({"wanted": 2, "running": 2, "healthy": 2}));
     let why = serde_json::to_value(&*why(&view, "db").unwrap()).unwrap();
     assert_eq!(why["subject"], "service db");
+}
+
+fn side(nodes: &[&str], majority: bool, mine: bool) -> Side {
+    let nodes: Vec<NodeId> = nodes.iter().map(|name| id(name)).collect();
+    Side { voters: nodes.len() as u32, nodes, majority, mine, observed: mine }
+}
+
+/// Five nodes, of which n4 and n5 are cut off, seen from one of them.
+fn split(me: &str) -> Scene {
+    let mut s = Scene::new(&["n1", "n2", "n3", "n4", "n5"]);
+    let small = ["n4", "n5"].contains(&me);
+    s.observed.me = id(me);
+    let sides = [vec![id("n1"), id("n2"), id("n3")], vec![id("n4"), id("n5")]];
+    s.verdicts.links = vec![LinkVerdict {
+        kind: LinkVerdictKind::CleanPartition,
+        segment: None,
+        sides: sides.to_vec(),
+        evidence: vec!["nothing passes between n4 and n5 and n1 n2 n3 for 7.2 s".to_owned()],
+        accusers: sides[usize::from(small)].clone(),
+        since: Millis(7_200),
+    }];
+    s.verdicts.sides = vec![side(&["n1", "n2", "n3"], true, !small), side(&["n4", "n5"], false, small)];
+    if small {
+        s.observed.raft.leading = false;
+        s.observed.raft.leader = None;
+        s.observed.raft.quorum_ack_age = None;
+        s.waiting_age = Millis(7_200);
+        s.lease.valid_until = BootMs(NOW.0 - 2_000);
+    }
+    let row = Row {
+        from: id("n2"),
+        boot: BootId("boot-n2".to_owned()),
+        made: BootMs(1),
+        links: Vec::new(),
+        arbiters: Vec::new(),
+        leader: Some(id("n1")),
+        term: 3,
+        lease_left: Millis(0),
+    };
+    let known = KnownRow { at: BootMs(NOW.0 - 7_300), calm: true, row: row.into() };
+    s.observed.reach.rows.insert(id("n2"), known);
+    s
+}
+
+#[test]
+fn a_split_is_the_first_thing_said_on_either_side() {
+    let large = split("n1").view(None);
+    assert_eq!(large.verdict.level, Level::Critical);
+    assert!(
+        large.verdict.sentence.starts_with(
+            "SPLIT-BRAIN for 7.2 s: side A {n1 n2 n3} with 3 of 5 voters HAS QUORUM, the side of n1; side B {n4 n5} \
+             with 2 of 5 voters has no quorum. "
+        ),
+        "{}",
+        large.verdict.sentence
+    );
+    let small = split("n4").view(None);
+    assert_eq!((small.verdict.level, small.verdict.word.as_str()), (Level::Critical, "no quorum"));
+    assert!(
+        small.verdict.sentence.starts_with(
+            "SPLIT-BRAIN for 7.2 s: side A {n1 n2 n3} with 3 of 5 voters HAS QUORUM; side B {n4 n5} with 2 of 5 voters \
+             has no quorum, the side of n4. NO QUORUM on this side: n4 hears "
+        ),
+        "{}",
+        small.verdict.sentence
+    );
+    let theirs = &small.links.sides[0];
+    assert_eq!(
+        (theirs.observed, theirs.leader.as_ref(), theirs.heard_ms),
+        (false, Some(&id("n1")), Some(7_300))
+    );
+}
+
+#[test]
+fn a_degraded_path_is_a_warning_and_no_more() {
+    let mut s = Scene::new(&["n1", "n2", "n3"]);
+    s.verdicts.sides = vec![side(&["n1", "n2", "n3"], true, true)];
+    s.verdicts.links = vec![LinkVerdict {
+        kind: LinkVerdictKind::SegmentDown,
+        segment: Segment::new("mgmt").ok(),
+        sides: vec![vec![id("n1")], vec![id("n2")], vec![id("n3")]],
+        evidence: vec!["mgmt joins nobody for 4.0 s".to_owned(), "a degraded path, nothing moves".to_owned()],
+        accusers: vec![id("n1")],
+        since: Millis(4_000),
+    }];
+    let view = s.view(None);
+    assert_eq!((view.verdict.level, view.verdict.word.as_str()), (Level::Warning, "degraded"));
+    assert!(
+        view.verdict
+            .sentence
+            .starts_with("mgmt joins nobody for 4.0 s; a degraded path, nothing moves. All 3")
+    );
+    assert!(view.standing.quorum);
+}
+
+#[test]
+fn two_nodes_are_told_that_they_survive_no_loss() {
+    let mut s = Scene::new(&["n1", "n2"]);
+    s.observed.raft.voters = vec![RaftId(1)];
+    let view = s.view(None);
+    assert_eq!(view.verdict.level, Level::Warning);
+    assert!(view.verdict.sentence.contains("n1 and n2 cannot survive a loss"), "{}", view.verdict.sentence);
 }

@@ -1,6 +1,6 @@
 //! The one sentence that comes before any table. Never good without quorum.
 
-use super::model::{ClusterView, NodeState, ServiceView, Standing, Verdict};
+use super::model::{ClusterView, NodeState, ServiceView, Verdict};
 use super::sight::Sight;
 use super::words::{count, list};
 use crate::event::Level;
@@ -18,14 +18,21 @@ pub(super) fn verdict(sight: &Sight<'_>, view: &ClusterView) -> Verdict {
         return say(Level::Warning, "no cluster", vec![sentence]);
     }
     if !view.standing.quorum {
-        return without_quorum(sight, &view.standing);
+        return without_quorum(sight, view);
     }
     let mut sentences = Vec::new();
     let mut level = Level::Ok;
-    for (part_level, sentence) in
-        [recovery(view), nodes(view), alarms(view), services(view), doubts(view), margin(view)]
-            .into_iter()
-            .flatten()
+    for (part_level, sentence) in [
+        recovery(view),
+        links(view),
+        nodes(view),
+        alarms(view),
+        services(view),
+        doubts(view),
+        margin(sight, view),
+    ]
+    .into_iter()
+    .flatten()
     {
         level = level.max(part_level);
         sentences.push(sentence);
@@ -52,8 +59,8 @@ pub(super) fn verdict(sight: &Sight<'_>, view: &ClusterView) -> Verdict {
     say(level, word, sentences)
 }
 
-fn without_quorum(sight: &Sight<'_>, standing: &Standing) -> Verdict {
-    let me = sight.me();
+fn without_quorum(sight: &Sight<'_>, view: &ClusterView) -> Verdict {
+    let (me, standing) = (sight.me(), &view.standing);
     let left = standing.lease_left_ms;
     let given = sight.given(me).claims as usize;
     let own = match (given, left) {
@@ -75,13 +82,14 @@ fn without_quorum(sight: &Sight<'_>, standing: &Standing) -> Verdict {
     Verdict {
         level: Level::Critical,
         word: "no quorum".to_owned(),
-        sentence: format!(
-            "NO QUORUM on this side: {me} hears {} of {} and {} are needed; no word of a leader for {silent}. \
+        sentence: split(view).map(|split| format!("{split}. ")).unwrap_or_default()
+            + &format!(
+                "NO QUORUM on this side: {me} hears {} of {} and {} are needed; no word of a leader for {silent}. \
              Writes are refused here. {own}",
-            standing.voters_heard,
-            count(standing.voters as usize, "voter", "voters"),
-            standing.voters_needed
-        ),
+                standing.voters_heard,
+                count(standing.voters as usize, "voter", "voters"),
+                standing.voters_needed
+            ),
     }
 }
 
@@ -177,13 +185,47 @@ fn services(view: &ClusterView) -> Option<(Level, String)> {
 }
 
 /// How much more may fail.
-fn margin(view: &ClusterView) -> Option<(Level, String)> {
+fn margin(sight: &Sight<'_>, view: &ClusterView) -> Option<(Level, String)> {
     let standing = &view.standing;
     if standing.voters_spare > 0 {
         return None;
     }
-    match standing.voters {
-        1 => Some((Level::Notice, "One voter only: nothing fails over until two more nodes join".to_owned())),
-        _ => Some((Level::Warning, "No voter to spare: losing one more costs quorum".to_owned())),
+    match (sight.state.frailty(), standing.voters) {
+        (Some(why), _) if view.nodes.len() == 1 => Some((Level::Notice, why)),
+        (Some(why), _) => Some((Level::Warning, why)),
+        (None, 1) => {
+            Some((Level::Notice, "One voter only: nothing fails over until two more nodes vote".to_owned()))
+        }
+        (None, _) => Some((Level::Warning, "No voter to spare: losing one more costs quorum".to_owned())),
     }
+}
+
+/// Trouble between nodes; nodes that are gone are told of by themselves.
+fn links(view: &ClusterView) -> Option<(Level, String)> {
+    let mut found = view.links.verdicts.iter().filter(|verdict| !verdict.kind.starts_with("node_"));
+    let worst = found.next()?;
+    let more = match found.count() {
+        0 => String::new(),
+        more => format!("; {} more", count(more, "link verdict", "link verdicts")),
+    };
+    if let Some(split) = split(view) {
+        return Some((Level::Critical, format!("{split}{more}")));
+    }
+    Some((Level::Warning, format!("{}{more}", worst.evidence.join("; "))))
+}
+
+/// A split with its sides, if there is one.
+fn split(view: &ClusterView) -> Option<String> {
+    let cut = view.links.verdicts.iter().find(|verdict| verdict.kind == "clean_partition")?;
+    let me = &view.me;
+    let sides =
+        view.links.sides.iter().filter(|side| side.nodes.len() > 1 || side.mine || side.quorum).map(|side| {
+            let nodes: Vec<&str> = side.nodes.iter().map(crate::ids::NodeId::as_str).collect();
+            let quorum = if side.quorum { "HAS QUORUM" } else { "has no quorum" };
+            let mine = if side.mine { format!(", the side of {me}") } else { String::new() };
+            let (name, voters, all) = (&side.name, side.voters, side.voters_total);
+            format!("side {name} {{{}}} with {voters} of {all} voters {quorum}{mine}", nodes.join(" "))
+        });
+    let sides: Vec<String> = sides.collect();
+    Some(format!("SPLIT-BRAIN for {}: {}", Millis(cut.since_ms).human(), sides.join("; ")))
 }

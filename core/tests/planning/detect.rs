@@ -3,7 +3,8 @@
 use crate::world::{World, node};
 use quorate_core::detect::detect;
 use quorate_core::ids::{NodeId, Segment};
-use quorate_core::observation::{LinkReport, NodeVerdict, Observed};
+use quorate_core::observation::{NodeVerdict, Observed};
+use quorate_core::reach::{LinkFault, Way};
 use quorate_core::units::{BootMs, Millis};
 
 /// A cluster in which all were heard at 100 s.
@@ -83,6 +84,21 @@ fn an_observer_that_did_not_run_itself_accuses_nobody() {
 }
 
 #[test]
+fn an_observer_that_ran_late_waits_so_much_longer_for_the_others() {
+    let mut world = world();
+    world.kill("n3");
+    world.observed.reach.stall = Millis(1_500);
+    world.pass(3_999);
+    assert_eq!(verdict(&world, "n3"), NodeVerdict::Alive);
+    world.pass(1_001);
+    let suspect = verdict(&world, "n3");
+    assert!(matches!(suspect, NodeVerdict::Suspect { lost_in: Millis(1_500), .. }), "{suspect:?}");
+    assert!(because(&suspect).ends_with("n1 itself ran 1.5 s late and waits so much longer"), "{suspect:?}");
+    world.pass(1_500);
+    assert!(matches!(verdict(&world, "n3"), NodeVerdict::Lost { .. }));
+}
+
+#[test]
 fn a_leader_without_a_quorum_accuses_nobody() {
     let mut world = world();
     world.kill("n2");
@@ -100,18 +116,19 @@ fn others_are_named_who_reach_the_silent_node_or_do_not() {
     let mut world = World::new(&["n1", "n2", "n3", "n4"]);
     world.kill("n4");
     world.pass(3_000);
-    let link = |ok| LinkReport {
-        to: node("n4"),
-        segment: Segment::new("lan").unwrap(),
-        ok,
-        rtt_us: None,
-        loss_percent: 0,
-        last_good: None,
-    };
-    change(&mut world.observed, "n2", |heard| heard.report.links = vec![link(false)]);
-    change(&mut world.observed, "n3", |heard| heard.report.links = vec![link(true)]);
+    for (from, ok) in [("n2", false), ("n3", true)] {
+        let way = {
+            let mut way = Way::new(BootMs(0));
+            way.good(BootMs(1), 400);
+            for _ in 0..if ok { 0 } else { 2 } {
+                way.missed(BootMs(2), LinkFault::Silent);
+            }
+            way.report(&node("n4"), &Segment::new("lan").unwrap(), BootMs(3))
+        };
+        world.tell(from, vec![way]);
+    }
     let words = because(&verdict(&world, "n4"));
-    assert!(words.ends_with("n3 reaches it over lan; n2 does not reach it either"), "{words}");
+    assert!(words.ends_with("n3 reaches it over lan; n2 does not reach it"), "{words}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod detect;
 mod failover;
 mod fencing;
+mod leadership;
 mod membership;
 mod operations;
 mod previews;

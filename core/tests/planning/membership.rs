@@ -106,6 +106,7 @@ fn a_leaving_node_is_emptied_then_demoted_then_removed_then_forgotten() {
 fn the_heaviest_healthy_voter_leads_and_a_witness_hands_over() {
     let mut world = World::new(&["n1", "n2"]);
     world.admit("n3", |admission| admission.weight = 9);
+    world.pass(5_000);
     assert_eq!(step(&world), Some(MembershipStep::TransferTo(world.raft_id("n3"))));
     world.kill("n3");
     world.pass(3_000);

@@ -17,6 +17,7 @@ use quorate_core::observation::{
     TransferReport,
 };
 use quorate_core::plan::plan;
+use quorate_core::reach::{KnownRow, LinkReport, Reach, Row};
 use quorate_core::settings::{ClusterSettings, SettingChange};
 use quorate_core::spec::{ExecutorKind, Resources, SpecDefaults, parse_one};
 use quorate_core::state::{
@@ -62,6 +63,7 @@ impl World {
             now: BootMs(100_000),
             nodes: imbl::OrdMap::new(),
             known_since: imbl::OrdMap::new(),
+            reach: Reach::default(),
             raft: RaftObserved {
                 leading: true,
                 leading_since: Some(BootMs(50_000)),
@@ -213,6 +215,22 @@ impl World {
     pub fn pass(&mut self, ms: u64) {
         self.observed.now = self.observed.now + Millis(ms);
         self.obey();
+    }
+
+    /// A node tells whom it reaches.
+    pub fn tell(&mut self, from: &str, links: Vec<LinkReport>) {
+        let row = Row {
+            from: node(from),
+            boot: BootId(format!("{from}:1")),
+            made: self.observed.now,
+            links,
+            arbiters: Vec::new(),
+            leader: None,
+            term: 1,
+            lease_left: Millis(0),
+        };
+        let known = KnownRow { at: self.observed.now, calm: row.calm(), row: row.into() };
+        self.observed.reach.rows.insert(node(from), known);
     }
 
     /// The node's process and host are gone.
@@ -466,6 +484,5 @@ fn empty_report(id: &NodeId, boot: BootId) -> NodeReport {
         slots: BTreeMap::new(),
         transfers: Vec::new(),
         fencing: Default::default(),
-        links: Vec::new(),
     }
 }
