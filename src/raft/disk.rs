@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// Why a log store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,7 @@ impl From<DiskError> for std::io::Error {
 }
 
 /// The small values beside the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Slot {
     /// Whose data this is.
     Identity,
@@ -64,7 +65,7 @@ pub enum Slot {
 }
 
 /// One change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Keeps a record at an index.
     Put(u64, Bytes),

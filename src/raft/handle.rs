@@ -11,7 +11,7 @@ use super::network::Peers;
 use super::node::RaftTiming;
 use super::propose::Proposer;
 use super::reads::Waiter;
-use super::status::{Marks, RaftStatus};
+use super::status::{Marks, RaftRole, RaftStanding, RaftStatus};
 use super::types::Raft;
 
 /// Why a proposal has no answer.
@@ -113,6 +113,7 @@ pub struct Shared {
     pub(super) peers: Peers,
     pub(super) marks: Arc<Marks>,
     pub(super) status: watch::Receiver<RaftStatus>,
+    pub(super) standing: watch::Receiver<RaftStanding>,
     /// Told after each round that a quorum acknowledged.
     pub(super) rounds: Arc<Notify>,
     /// When this node started, on the boot-time clock.
@@ -146,10 +147,24 @@ impl RaftHandle {
     /// Has `proposal` committed and applied, and gives the state machine's answer to it. Many callers
     /// at once share log entries and syncs.
     pub async fn propose(&self, proposal: Bytes) -> Result<Bytes, ProposeError> {
-        // Timers need a runtime; callers may have another or none.
-        let proposer = self.proposer.clone();
-        let task = self.runtime.spawn(async move { proposer.propose(proposal).await });
-        task.await.unwrap_or(Err(ProposeError::Unknown))
+        let answers = self.proposer.propose(vec![proposal]).await?;
+        answers.into_iter().next().ok_or(ProposeError::Unknown)
+    }
+
+    /// As [`RaftHandle::propose`] for several at once, which are decided together: all are committed, or
+    /// none is. Their answers come in the same order.
+    pub async fn propose_all(&self, proposals: Vec<Bytes>) -> Result<Vec<Bytes>, ProposeError> {
+        self.proposer.propose(proposals).await
+    }
+
+    /// Whom to ask instead: another node leads, as far as is known, and was heard of late.
+    pub fn leader_elsewhere(&self) -> Option<u64> {
+        let leader = {
+            let status = self.shared.status.borrow();
+            if status.role == RaftRole::Leader { None } else { status.leader }
+        };
+        let NotHere { leader, lost } = self.shared.not_leader(leader);
+        if lost { None } else { leader }
     }
 
     /// Makes sure that this node leads, by a quorum round that begins after this call, and that all
@@ -164,6 +179,11 @@ impl RaftHandle {
     /// included: watchers get the latest, not each.
     pub fn status(&self) -> watch::Receiver<RaftStatus> {
         self.shared.status.clone()
+    }
+
+    /// The part of it that changes seldom, for those who wait for a change.
+    pub fn standing(&self) -> watch::Receiver<RaftStanding> {
+        self.shared.standing.clone()
     }
 
     /// The runtime that raft runs on, for what must run beside it (heartbeats, the node-to-node server).

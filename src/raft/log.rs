@@ -65,6 +65,8 @@ struct Memory {
     purged: Option<LogId>,
     vote: Option<Vote>,
     committed: Option<LogId>,
+    /// What of it was given to the log thread.
+    noted: Option<LogId>,
 }
 
 /// Ends the log thread when the last [`LogStore`] is gone, and waits for it.
@@ -116,6 +118,7 @@ pub fn open(
         purged,
         vote: vote.map_err(|error| corrupt(error.to_string()))?.map(Vote::from),
         committed,
+        noted: committed,
         ..Memory::default()
     };
     let shared = Arc::new(Shared { disk, memory: Mutex::new(memory) });
@@ -440,15 +443,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 
-    /// Not synced by itself: an older value only means that more is applied again after a start.
+    /// Written with the next entries: an older value only means that more is applied again after a start.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         self.shared.memory().committed = committed;
-        let value = position(committed.as_ref()).encode();
-        self.send(Job::Change {
-            changes: vec![Change::Set(Slot::Committed, value)],
-            durable: false,
-            done: None,
-        })
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -470,6 +468,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 (total, upto) = (total + bytes, entry.log_id.index);
                 changes.push(Change::Put(entry.log_id.index, record));
                 memory.push(entry, bytes);
+            }
+            if !changes.is_empty() && memory.committed != memory.noted {
+                changes.push(Change::Set(Slot::Committed, position(memory.committed.as_ref()).encode()));
+                memory.noted = memory.committed;
             }
         }
         if changes.is_empty() {

@@ -6,11 +6,14 @@ mod codec;
 mod disk;
 mod handle;
 mod inbox;
+mod journal;
 mod log;
 mod machine;
+mod mark;
 mod members;
 mod network;
 mod node;
+mod notices;
 mod propose;
 mod reads;
 mod sled_disk;
@@ -18,10 +21,12 @@ mod snapshots;
 mod status;
 #[cfg(test)]
 mod store_tests;
+mod tail;
+mod tree;
 mod types;
 
 pub use disk::DiskError;
 pub use handle::{ChangeError, ProposeError, RaftHandle, ReadError};
 pub use node::{RaftLimits, RaftNode, RaftOptions, RaftTiming};
 pub use propose::MAX_PROPOSAL_BYTES;
-pub use status::{RaftRole, RaftStatus};
+pub use status::{RaftRole, RaftStanding, RaftStatus};

@@ -15,6 +15,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec::{
@@ -22,12 +23,16 @@ use super::codec::{
     VoteAnswerV1, VoteV1, Wire,
 };
 use super::inbox::boot_ms;
+use super::notices;
 use super::status::Marks;
 use super::types::{LogId, Member, Snapshot, TypeConfig, Vote};
 use crate::ports::{PeerCall, PeerError, PeerLink, PeerNet};
 
 /// How many appends travel to one peer before the first of them is answered.
 const PIPELINE: usize = 8;
+
+/// How long an append without entries may wait for some; timers round it up.
+const HOLD: Duration = Duration::from_millis(1);
 
 /// How long each kind of message may take.
 #[derive(Debug, Clone, Copy)]
@@ -71,12 +76,18 @@ pub struct Peers {
     waits: Waits,
     gate: Gate,
     links: Arc<Mutex<BTreeMap<u64, Arc<dyn PeerLink>>>>,
+    hurry: Arc<Notify>,
 }
 
 impl Peers {
     /// Uses `net` to reach them.
     pub fn new(net: Arc<dyn PeerNet>, waits: Waits, gate: Gate) -> Self {
-        Self { net, waits, gate, links: Arc::default() }
+        Self { net, waits, gate, links: Arc::default(), hurry: Arc::default() }
+    }
+
+    /// Has what is held back go out at once: somebody waits to see it elsewhere.
+    pub fn hurry(&self) {
+        self.hurry.notify_waiters();
     }
 
     /// The link to a peer that is reached at these endpoints.
@@ -97,7 +108,8 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &Member) -> Peer {
-        Peer { target, link: self.link(target, node), waits: self.waits, gate: self.gate.clone() }
+        let (link, gate, hurry) = (self.link(target, node), self.gate.clone(), self.hurry.clone());
+        Peer { target, link, waits: self.waits, gate, hurry }
     }
 }
 
@@ -107,6 +119,7 @@ pub struct Peer {
     link: Arc<dyn PeerLink>,
     waits: Waits,
     gate: Gate,
+    hurry: Arc<Notify>,
 }
 
 fn unreachable(error: &PeerError) -> RPCError<TypeConfig> {
@@ -186,7 +199,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let sender = self.sender();
-        let answers = input.map(move |request| {
+        let hurry = self.hurry.clone();
+        let answers = notices::held_back(input, hurry, HOLD).map(move |request| {
             let (previous, last) = ends(&request);
             let answer = sender.submit(&request);
             async move { answer.await.map(|answer| answer.into_stream_result(previous, last)) }

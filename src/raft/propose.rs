@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::handle::{ProposeError, Shared};
 use super::types::Proposals;
 
-/// The largest proposal.
+/// The largest proposal, and the most that several proposed together may have.
 pub const MAX_PROPOSAL_BYTES: usize = 1024 * 1024;
 /// The largest entry made of several.
 const MAX_ENTRY_BYTES: usize = 128 * 1024;
@@ -30,10 +30,12 @@ const WAITING: u8 = 0;
 const TAKEN: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
-type Outcome = Result<Bytes, ProposeError>;
+type Outcome = Result<Vec<Bytes>, ProposeError>;
 
 struct Job {
-    proposal: Bytes,
+    /// They go together in one entry.
+    proposals: Vec<Bytes>,
+    bytes: usize,
     state: Arc<AtomicU8>,
     answer: oneshot::Sender<Outcome>,
     /// Given back when the job is done.
@@ -58,14 +60,14 @@ pub fn queue(within: Duration) -> (Proposer, Queue) {
 }
 
 impl Proposer {
-    /// Has `proposal` appended and applied, and gives its answer.
-    pub async fn propose(&self, proposal: Bytes) -> Outcome {
-        let bytes = proposal.len();
+    /// Has `proposals` appended in one entry and applied, and gives their answers in the same order.
+    pub async fn propose(&self, proposals: Vec<Bytes>) -> Outcome {
+        let bytes = proposals.iter().map(Bytes::len).sum();
         if bytes > MAX_PROPOSAL_BYTES {
             return Err(ProposeError::TooLarge { bytes, limit: MAX_PROPOSAL_BYTES });
         }
         let state = Arc::new(AtomicU8::new(WAITING));
-        match tokio::time::timeout(self.within, self.send(proposal, state.clone())).await {
+        match tokio::time::timeout(self.within, self.send(proposals, bytes, state.clone())).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 let given_up =
@@ -75,13 +77,13 @@ impl Proposer {
         }
     }
 
-    async fn send(&self, proposal: Bytes, state: Arc<AtomicU8>) -> Outcome {
-        let cost = u32::try_from(proposal.len().max(64)).unwrap_or(u32::MAX);
+    async fn send(&self, proposals: Vec<Bytes>, bytes: usize, state: Arc<AtomicU8>) -> Outcome {
+        let cost = u32::try_from(bytes.max(64)).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_many_owned(cost).await;
         let room = room.map_err(|_| ProposeError::Shutdown)?;
         let (answer, outcome) = oneshot::channel();
         let taken = state.clone();
-        let job = Job { proposal, state, answer, _room: room };
+        let job = Job { proposals, bytes, state, answer, _room: room };
         self.jobs.send(job).await.map_err(|_| ProposeError::Shutdown)?;
         outcome.await.unwrap_or_else(|_| {
             // Raft is gone: what was not taken up was not appended.
@@ -111,30 +113,32 @@ pub async fn run(shared: Arc<Shared>, mut queue: Queue) {
 /// Everything that waits, up to one entry's size, without those that were given up.
 fn collect(first: Job, queue: &mut mpsc::Receiver<Job>) -> Vec<Job> {
     let mut batch = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut count) = (0, 0);
     let mut next = Some(first);
     while let Some(job) = next {
         let wanted = !job.answer.is_closed()
             && job.state.compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if wanted {
-            bytes += job.proposal.len();
+            (bytes, count) = (bytes + job.bytes, count + job.proposals.len());
             batch.push(job);
         }
-        let room = bytes < MAX_ENTRY_BYTES && batch.len() < MAX_ENTRY_PROPOSALS;
+        let room = bytes < MAX_ENTRY_BYTES && count < MAX_ENTRY_PROPOSALS;
         next = if room { queue.try_recv().ok() } else { None };
     }
     batch
 }
 
-async fn write(shared: &Shared, batch: Vec<Job>) {
-    let proposals = Proposals(batch.iter().map(|job| job.proposal.clone()).collect());
+async fn write(shared: &Shared, mut batch: Vec<Job>) {
+    let counts: Vec<usize> = batch.iter().map(|job| job.proposals.len()).collect();
+    let proposals = Proposals(batch.iter_mut().flat_map(|job| std::mem::take(&mut job.proposals)).collect());
     let outcome = append(shared, proposals).await;
     match outcome {
         Ok(answers) => {
-            for (at, job) in batch.into_iter().enumerate() {
-                let answer = answers.get(at).cloned().ok_or(ProposeError::Unknown);
+            let mut answers = answers.into_iter();
+            for (job, count) in batch.into_iter().zip(counts) {
+                let own: Vec<Bytes> = answers.by_ref().take(count).collect();
                 // Whoever no longer waits needs no answer.
-                drop(job.answer.send(answer));
+                drop(job.answer.send(if own.len() == count { Ok(own) } else { Err(ProposeError::Unknown) }));
             }
         }
         Err(error) => {

@@ -43,6 +43,10 @@ pub async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Waiter>) {
         match round(&shared).await {
             Ok(read) => {
                 shared.rounds.notify_one();
+                if !waiters.is_empty() {
+                    // Those who read elsewhere wait until it is applied there.
+                    shared.peers.hurry();
+                }
                 tokio::spawn(finish(shared.clone(), read, std::mem::take(&mut waiters)));
             }
             Err(error) => answer(std::mem::take(&mut waiters), &Err(error)),

@@ -1,244 +1,214 @@
-//! The log store on sled: a record is cut into small pieces, a group is one atomic batch and one
-//! sync. A small file beside the tree marks how far it was synced, so that data lost by the disk is
-//! noticed, and a torn end that was never acknowledged is told from it. Does not know raft's types.
+//! The log store: a group is one record of the journal and one sync of blocks that are there already; a thread of its
+//! own moves what has gathered into the tree, many groups with one sync. Does not know raft's types.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use bytes::{Bytes, BytesMut};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use bytes::Bytes;
 
-use super::disk::{Change, DiskError, Held, LogDisk, Slot};
+use super::disk::{Change, DiskError, Held, LogDisk};
+use super::journal::Journal;
+use super::mark::{Mark, MarkFile};
+use super::tail::Tail;
+use super::tree::Tree;
 
-/// Pages hold up to about 18 items; with pieces of this size a page never grows past what sled keeps
-/// in its log file. Larger ones would go to files that it does not sync.
-const PIECE: usize = 6 * 1024;
-/// Version byte and checksum before a record's bytes, and its length after them.
-const HEAD: usize = 1 + 8 + 4;
-const RECORD_VERSION: u8 = 1;
-const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// The form of the journal's records.
+const VERSION: u8 = 1;
 
-/// How far the log was synced and how many votes were, kept outside of the tree.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Mark {
-    /// Index after the last one synced.
-    end: u64,
-    /// How often the vote was changed, up to the last one synced.
-    votes: u64,
+/// A [`LogDisk`] in a folder: the tree, the journal before it, and a mark of how far both were synced.
+pub struct SledDisk {
+    shared: Arc<Shared>,
+    writer: Mutex<Writer>,
+    mover: Option<JoinHandle<()>>,
 }
 
-/// A [`LogDisk`] in a folder.
-pub struct SledDisk {
+struct Shared {
     dir: PathBuf,
-    db: sled::Db,
-    data: File,
-    mark_file: File,
-    mark: Mutex<Mark>,
+    tree: Tree,
+    tail: Mutex<Moving>,
+    /// Told when a part was moved.
+    moved: Condvar,
+}
+
+struct Moving {
+    tail: Tail,
+    /// Why nothing is moved any more.
+    failed: Option<String>,
+}
+
+struct Writer {
+    journal: Journal,
+    mark_file: MarkFile,
+    /// As the file says.
+    synced: Mark,
+    /// As it will be after the next sync.
+    latest: Mark,
+    /// Parts for the mover; gone when it is to end.
+    parts: Option<Sender<Vec<Change>>>,
 }
 
 impl SledDisk {
-    /// Opens or makes the store in `dir`; cuts off an end that was never acknowledged, and refuses
-    /// anything else that does not add up.
+    /// Opens or makes the store in `dir`; moves what the journal holds into the tree, cuts off an end that was never
+    /// acknowledged, and refuses anything else that does not add up.
     pub fn open(dir: &Path) -> Result<Self, DiskError> {
-        let failed = |action, reason: String| DiskError::Failed { dir: dir.to_owned(), action, reason };
-        std::fs::create_dir_all(dir).map_err(|error| failed("make the folder", error.to_string()))?;
-        let path = dir.join("log");
-        let db = sled::Config::new()
-            .path(&path)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .mode(sled::Mode::LowSpace)
-            .open()
-            .map_err(|error| open_error(dir, &error))?;
-        let data = File::open(path.join("db")).map_err(|error| failed("open the log", error.to_string()))?;
-        let mark_file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(dir.join("mark"))
-            .map_err(|error| failed("open the mark", error.to_string()))?;
-        let mark = read_mark(&mark_file);
-        let disk = Self { dir: dir.to_owned(), db, data, mark_file, mark: Mutex::new(mark) };
-        disk.check(mark)?;
-        Ok(disk)
+        let failed = |action: &'static str| {
+            move |error: io::Error| DiskError::Failed {
+                dir: dir.to_owned(),
+                action,
+                reason: error.to_string(),
+            }
+        };
+        let tree = Tree::open(dir)?;
+        let (mark_file, mark) = MarkFile::open(&dir.join("mark")).map_err(failed("open the mark"))?;
+        let (mut journal, found) = Journal::open(dir).map_err(failed("open the journal"))?;
+        if found.torn {
+            tracing::warn!(dir = %dir.display(), "cut off the torn end of the log; it was never acknowledged");
+        }
+        let mut changes = Vec::new();
+        for record in &found.records {
+            let read = decode(record);
+            let what = || "a record of the journal cannot be read".to_owned();
+            changes.extend(read.ok_or_else(|| DiskError::Corrupt { dir: dir.to_owned(), what: what() })?);
+        }
+        if !changes.is_empty() {
+            tree.write(&changes)?;
+        }
+        tree.check(mark)?;
+        journal.clear().map_err(failed("write the journal"))?;
+        let latest = Mark { votes: tree.votes(), ..mark };
+        let tail = Mutex::new(Moving { tail: Tail::new(), failed: None });
+        let shared = Arc::new(Shared { dir: dir.to_owned(), tree, tail, moved: Condvar::new() });
+        let (parts, inbox) = channel();
+        let behind = shared.clone();
+        let mover = std::thread::Builder::new()
+            .name("raft-move".to_owned())
+            .spawn(move || behind.move_parts(&inbox))
+            .map_err(failed("start a thread"))?;
+        let writer = Writer { journal, mark_file, synced: mark, latest, parts: Some(parts) };
+        Ok(Self { shared, writer: Mutex::new(writer), mover: Some(mover) })
     }
 
     fn failed(&self, action: &'static str, error: impl ToString) -> DiskError {
-        DiskError::Failed { dir: self.dir.clone(), action, reason: error.to_string() }
+        DiskError::Failed { dir: self.shared.dir.clone(), action, reason: error.to_string() }
     }
 
-    fn corrupt(&self, what: String) -> DiskError {
-        DiskError::Corrupt { dir: self.dir.clone(), what }
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the whole log once: every record whole, none missing, none lost that was synced.
-    fn check(&self, mark: Mark) -> Result<(), DiskError> {
-        let mut expected = self.slot(Slot::Purged)?.map_or(0, |purged| purged.number + 1);
-        let mut torn = None;
-        for found in self.records(0, u64::MAX) {
-            let (index, record) = found?;
-            if expected != index {
-                return Err(self.corrupt(format!("log entry {expected} is missing")));
-            }
-            expected = index + 1;
-            match record {
-                Ok(_) if torn.is_none() => {}
-                Ok(_) => return Err(self.corrupt(format!("log entry {} is damaged", torn.unwrap_or(index)))),
-                Err(what) if index < mark.end => {
-                    return Err(self.corrupt(format!("log entry {index} is damaged: {what}")));
-                }
-                Err(_) => torn = torn.or(Some(index)),
-            }
+    /// Goes on in the journal's other file as soon as the tree has what it holds.
+    fn turn(&self, writer: &mut Writer) -> Result<(), DiskError> {
+        // What moves must be in the journal for good: half of it in the tree alone would not be the log.
+        writer.journal.sync().map_err(|error| self.failed("sync the journal", error))?;
+        let mut moving = self.shared.wait_until_moved()?;
+        let Some(part) = moving.tail.turn() else { return Ok(()) };
+        drop(moving);
+        writer.journal.turn();
+        let sent = writer.parts.as_ref().is_some_and(|parts| parts.send(part).is_ok());
+        if sent { Ok(()) } else { Err(self.failed("write the log", "its thread has stopped")) }
+    }
+
+    /// Waits until the tree has everything.
+    fn settle(&self) -> Result<(), DiskError> {
+        self.turn(&mut self.writer())?;
+        self.shared.wait_until_moved().map(drop)
+    }
+}
+
+impl Shared {
+    fn moving(&self) -> MutexGuard<'_, Moving> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until only the part being written is not in the tree.
+    fn wait_until_moved(&self) -> Result<MutexGuard<'_, Moving>, DiskError> {
+        let mut moving = self.moving();
+        while moving.tail.moving() > 0 && moving.failed.is_none() {
+            moving = self.moved.wait(moving).unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some(from) = torn {
-            tracing::warn!(dir = %self.dir.display(), from, "cut off the torn end of the log; it was never acknowledged");
-            self.write(&[Change::Truncate(from)], true)?;
-            expected = from;
-        }
-        self.check_mark(mark, expected)
-    }
-
-    fn check_mark(&self, mark: Mark, end: u64) -> Result<(), DiskError> {
-        if end < mark.end {
-            let last = mark.end.saturating_sub(1);
-            return Err(self.corrupt(format!("log entry {last} was synced but the log ends before {end}")));
-        }
-        let votes = self.slot(Slot::Vote)?.map_or(0, |vote| vote.number);
-        if votes < mark.votes {
-            return Err(self.corrupt(format!("vote {} was synced but only {votes} are there", mark.votes)));
-        }
-        self.mark.lock().unwrap_or_else(PoisonError::into_inner).votes = votes;
-        Ok(())
-    }
-
-    fn slot(&self, slot: Slot) -> Result<Option<SlotValue>, DiskError> {
-        let Some(value) = self.db.get(slot_key(slot)).map_err(|error| self.failed("read the log", error))?
-        else {
-            return Ok(None);
-        };
-        match value.split_at_checked(8) {
-            Some((sum, rest)) if rest.len() >= 8 && le64(sum) == xxh3_64(rest) => {
-                Ok(Some(SlotValue { number: le64(rest), bytes: Bytes::copy_from_slice(&rest[8..]) }))
-            }
-            _ => Err(self.corrupt(format!("its {slot:?} is damaged"))),
-        }
-    }
-
-    /// Records by index, put together again from their pieces; damaged ones by their reason.
-    fn records(&self, first: u64, last: u64) -> Records<'_> {
-        let range = piece_key(first, 0)..=piece_key(last, u16::MAX);
-        Records { disk: self, pieces: self.db.range(range), next: None }
-    }
-
-    fn remove(&self, batch: &mut sled::Batch, first: u64, last: u64) -> Result<(), DiskError> {
-        for key in self.db.range(piece_key(first, 0)..=piece_key(last, u16::MAX)).keys() {
-            batch.remove(key.map_err(|error| self.failed("read the log", error))?);
-        }
-        Ok(())
-    }
-
-    /// Never higher than what is durable: lowered before a removal, raised after a sync.
-    fn set_mark(&self, mark: Mark, durable: bool) -> Result<(), DiskError> {
-        let mut bytes = [0u8; 24];
-        bytes[..8].copy_from_slice(&mark.end.to_le_bytes());
-        bytes[8..16].copy_from_slice(&mark.votes.to_le_bytes());
-        let sum = xxh3_64(&bytes[..16]);
-        bytes[16..].copy_from_slice(&sum.to_le_bytes());
-        self.mark_file.write_all_at(&bytes, 0).map_err(|error| self.failed("write the mark", error))?;
-        if durable {
-            self.mark_file.sync_data().map_err(|error| self.failed("sync the mark", error))?;
-        }
-        Ok(())
-    }
-
-    fn stage(&self, changes: &[Change], mark: &mut Mark) -> Result<sled::Batch, DiskError> {
-        let mut batch = sled::Batch::default();
-        let mut purged = 0;
-        for change in changes {
-            match change {
-                Change::Put(index, record) => {
-                    stage_record(&mut batch, *index, record);
-                    mark.end = index + 1;
-                }
-                Change::Truncate(from) => {
-                    self.remove(&mut batch, *from, u64::MAX)?;
-                    mark.end = mark.end.min(*from);
-                }
-                Change::Purge(upto) => {
-                    self.remove(&mut batch, 0, *upto)?;
-                    purged = *upto;
-                }
-                Change::Set(slot, bytes) => {
-                    let number = match slot {
-                        Slot::Vote => {
-                            mark.votes += 1;
-                            mark.votes
-                        }
-                        Slot::Purged => purged,
-                        Slot::Identity | Slot::Committed => 0,
-                    };
-                    let mut value = vec![0u8; 8];
-                    value.extend_from_slice(&number.to_le_bytes());
-                    value.extend_from_slice(bytes);
-                    let sum = xxh3_64(&value[8..]);
-                    value[..8].copy_from_slice(&sum.to_le_bytes());
-                    batch.insert(slot_key(*slot), value);
-                }
+        match &moving.failed {
+            None => Ok(moving),
+            Some(reason) => {
+                let (dir, reason) = (self.dir.clone(), reason.clone());
+                Err(DiskError::Failed { dir, action: "write the log", reason })
             }
         }
-        Ok(batch)
+    }
+
+    /// Moves parts into the tree until there are no more, or one cannot be moved.
+    fn move_parts(&self, parts: &Receiver<Vec<Change>>) {
+        for part in parts {
+            let written = self.tree.write(&part);
+            let mut moving = self.moving();
+            match written {
+                Ok(()) => moving.tail.moved(),
+                Err(error) => {
+                    tracing::error!(%error, "the journal cannot be moved into the log");
+                    moving.failed = Some(error.to_string());
+                }
+            }
+            let failed = moving.failed.is_some();
+            drop(moving);
+            self.moved.notify_all();
+            if failed {
+                return;
+            }
+        }
     }
 }
 
 impl LogDisk for SledDisk {
     fn held(&self) -> Result<Held, DiskError> {
-        let mut held = Held::default();
-        for slot in [Slot::Identity, Slot::Vote, Slot::Committed, Slot::Purged] {
-            held.slots.extend(self.slot(slot)?.map(|value| (slot, value.bytes)));
-        }
-        let read = |error| self.failed("read the log", error);
-        let log = piece_key(0, 0)..=piece_key(u64::MAX, u16::MAX);
-        let first = self.db.range(log.clone()).keys().next().transpose().map_err(read)?;
-        let last = self.db.range(log).keys().next_back().transpose().map_err(read)?;
-        if let (Some(first), Some(last)) = (first, last) {
-            let (first, last) = (piece_index(&first), piece_index(&last));
-            held.range = Some((first, last));
-            held.last = self.read(last, last, usize::MAX)?.pop();
-        }
-        Ok(held)
+        self.settle()?;
+        self.shared.tree.held()
     }
 
     fn write(&self, changes: &[Change], durable: bool) -> Result<(), DiskError> {
-        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        // A batch sees the tree as it was before it, so each removal begins a batch of its own.
-        for part in changes.chunk_by(|_, next| !matches!(next, Change::Truncate(_) | Change::Purge(_))) {
-            let mut next = *mark;
-            let batch = self.stage(part, &mut next)?;
-            if next.end < mark.end {
-                self.set_mark(next, true)?;
-            }
-            self.db.apply_batch(batch).map_err(|error| self.failed("write the log", error))?;
-            *mark = next;
+        let mut writer = self.writer();
+        if writer.journal.full() {
+            self.turn(&mut writer)?;
         }
+        if let Some(reason) = self.shared.moving().failed.clone() {
+            return Err(self.failed("write the log", reason));
+        }
+        let writer = &mut *writer;
+        let (latest, lowest) = writer.latest.after(changes);
+        if lowest < writer.synced.end {
+            writer.synced.end = lowest;
+            let set = writer.mark_file.set(writer.synced, true);
+            set.map_err(|error| self.failed("write the mark", error))?;
+        }
+        writer.journal.append(&encode(changes)).map_err(|error| self.failed("write the journal", error))?;
+        self.shared.moving().tail.add(changes);
+        writer.latest = latest;
         if durable {
-            self.db.flush().map_err(|error| self.failed("write the log", error))?;
-            // sled's flush starts the writing but does not wait for the device.
-            self.data.sync_data().map_err(|error| self.failed("sync the log", error))?;
-            self.set_mark(*mark, false)?;
+            writer.journal.sync().map_err(|error| self.failed("sync the journal", error))?;
+            writer.synced = latest;
+            let set = writer.mark_file.set(latest, false);
+            set.map_err(|error| self.failed("write the mark", error))?;
         }
         Ok(())
     }
 
     fn read(&self, first: u64, last: u64, limit: usize) -> Result<Vec<Bytes>, DiskError> {
+        let (below, newest) = {
+            let moving = self.shared.moving();
+            (moving.tail.below(), moving.tail.records(first..=last))
+        };
         let mut records = Vec::new();
-        let mut size = 0;
-        for found in self.records(first, last) {
-            let (index, record) = found?;
-            let record =
-                record.map_err(|what| self.corrupt(format!("log entry {index} is damaged: {what}")))?;
+        if first < below {
+            records = self.shared.tree.read(first, last.min(below - 1), limit)?;
+            let wanted = last.min(below - 1).saturating_sub(first) + 1;
+            if (records.len() as u64) < wanted {
+                // The limit was reached, or the log begins later.
+                return Ok(records);
+            }
+        }
+        let mut size: usize = records.iter().map(Bytes::len).sum();
+        for record in newest {
             size += record.len();
             if !records.is_empty() && size > limit {
                 break;
@@ -249,127 +219,34 @@ impl LogDisk for SledDisk {
     }
 }
 
-struct SlotValue {
-    /// How often the vote was set; the index purged up to.
-    number: u64,
-    bytes: Bytes,
-}
-
-struct Records<'a> {
-    disk: &'a SledDisk,
-    pieces: sled::Iter,
-    next: Option<(u64, sled::IVec)>,
-}
-
-type Record = Result<Bytes, &'static str>;
-
-impl Iterator for Records<'_> {
-    type Item = Result<(u64, Record), DiskError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut pull = || match self.pieces.next() {
-            None => Ok(None),
-            Some(Ok((key, value))) => Ok(Some((piece_index(&key), value))),
-            Some(Err(error)) => Err(self.disk.failed("read the log", error)),
-        };
-        let first = match self.next.take().map_or_else(&mut pull, |piece| Ok(Some(piece))) {
-            Ok(first) => first?,
-            Err(error) => return Some(Err(error)),
-        };
-        let (index, mut whole) = (first.0, BytesMut::from(first.1.as_ref()));
-        loop {
-            match pull() {
-                Err(error) => return Some(Err(error)),
-                Ok(Some((at, piece))) if at == index => whole.extend_from_slice(&piece),
-                Ok(other) => {
-                    self.next = other;
-                    return Some(Ok((index, unseal(index, &whole.freeze()))));
-                }
-            }
+impl Drop for SledDisk {
+    /// Leaves everything in the tree, so that the next start has nothing to move.
+    fn drop(&mut self) {
+        let settled = self.settle();
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if settled.is_ok()
+            && let Err(error) = writer.journal.clear()
+        {
+            tracing::debug!(%error, "the journal is moved again by the next start");
+        }
+        writer.parts = None;
+        if let Some(mover) = self.mover.take() {
+            // What it could not do was said already.
+            drop(mover.join());
         }
     }
 }
 
-fn stage_record(batch: &mut sled::Batch, index: u64, record: &Bytes) {
-    let mut whole = Vec::with_capacity(HEAD + record.len());
-    whole.push(RECORD_VERSION);
-    whole.extend_from_slice(&record_sum(index, record).to_le_bytes());
-    whole.extend_from_slice(&u32::try_from(record.len()).unwrap_or(u32::MAX).to_le_bytes());
-    whole.extend_from_slice(record);
-    for (at, piece) in whole.chunks(PIECE).enumerate() {
-        batch.insert(&piece_key(index, u16::try_from(at).unwrap_or(u16::MAX)), piece);
-    }
+fn encode(changes: &[Change]) -> Vec<u8> {
+    // Plain data into memory: this cannot fail. An empty record would be refused as one that cannot be read.
+    postcard::to_extend(changes, vec![VERSION]).unwrap_or_default()
 }
 
-fn unseal(index: u64, whole: &Bytes) -> Record {
-    if whole.len() < HEAD {
-        return Err("it is cut short");
-    }
-    if whole[0] != RECORD_VERSION {
-        return Err("its version is not known");
-    }
-    let record = whole.slice(HEAD..);
-    let length = u32::from_le_bytes([whole[9], whole[10], whole[11], whole[12]]) as usize;
-    if record.len() != length {
-        return Err("it is cut short");
-    }
-    if le64(&whole[1..9]) == record_sum(index, &record) {
-        Ok(record)
-    } else {
-        Err("its checksum does not fit")
-    }
-}
-
-/// Bound to its index, so that a record in another's place is noticed too.
-fn record_sum(index: u64, record: &[u8]) -> u64 {
-    xxh3_64_with_seed(record, index)
-}
-
-fn le64(bytes: &[u8]) -> u64 {
-    let mut eight = [0u8; 8];
-    for (to, from) in eight.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    u64::from_le_bytes(eight)
-}
-
-fn piece_key(index: u64, piece: u16) -> [u8; 11] {
-    let mut key = [b'l'; 11];
-    key[1..9].copy_from_slice(&index.to_be_bytes());
-    key[9..].copy_from_slice(&piece.to_be_bytes());
-    key
-}
-
-fn piece_index(key: &[u8]) -> u64 {
-    let mut index = [0u8; 8];
-    index.copy_from_slice(key.get(1..9).unwrap_or(&[0; 8]));
-    u64::from_be_bytes(index)
-}
-
-fn slot_key(slot: Slot) -> &'static [u8] {
-    match slot {
-        Slot::Identity => b"identity",
-        Slot::Vote => b"vote",
-        Slot::Committed => b"committed",
-        Slot::Purged => b"purged",
-    }
-}
-
-fn read_mark(file: &File) -> Mark {
-    let mut bytes = [0u8; 24];
-    if file.read_exact_at(&mut bytes, 0).is_err() || le64(&bytes[16..]) != xxh3_64(&bytes[..16]) {
-        return Mark::default();
-    }
-    Mark { end: le64(&bytes[..8]), votes: le64(&bytes[8..16]) }
-}
-
-fn open_error(dir: &Path, error: &sled::Error) -> DiskError {
-    let (dir, reason) = (dir.to_owned(), error.to_string());
-    match error {
-        sled::Error::Io(io) if io.to_string().contains("acquire lock") => DiskError::Locked { dir },
-        sled::Error::Corruption { .. } => {
-            DiskError::Corrupt { dir, what: format!("the log cannot be read: {reason}") }
-        }
-        _ => DiskError::Failed { dir, action: "open the log", reason },
+/// `None` for what cannot be read; a record without content says nothing.
+fn decode(record: &[u8]) -> Option<Vec<Change>> {
+    match record.split_first() {
+        None => Some(Vec::new()),
+        Some((&VERSION, body)) => postcard::from_bytes(body).ok(),
+        Some(_) => None,
     }
 }

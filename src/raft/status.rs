@@ -93,6 +93,31 @@ impl RaftStatus {
     }
 }
 
+/// What of it decides who does what: all but positions and moments, which change all the time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RaftStanding {
+    /// What this node is.
+    pub role: RaftRole,
+    /// Its term.
+    pub term: u64,
+    /// Whom it takes for the leader.
+    pub leader: Option<u64>,
+    /// Is a set of voters being exchanged for another?
+    pub changing: bool,
+    /// The voters.
+    pub voters: BTreeSet<u64>,
+    /// Members without a vote.
+    pub learners: BTreeSet<u64>,
+}
+
+impl RaftStanding {
+    fn of(status: &RaftStatus) -> Self {
+        let RaftStatus { role, term, leader, changing, voters, learners, .. } = status;
+        let (voters, learners) = (voters.clone(), learners.clone());
+        Self { role: *role, term: *term, leader: *leader, changing: *changing, voters, learners }
+    }
+}
+
 /// What this adapter measures itself, beside the library's metrics. Zero means never.
 #[derive(Debug, Default)]
 pub struct Marks {
@@ -183,15 +208,23 @@ pub async fn publish(
     raft: Raft,
     marks: Arc<Marks>,
     to: watch::Sender<RaftStatus>,
+    standing: watch::Sender<RaftStanding>,
     round: Arc<tokio::sync::Notify>,
 ) {
     let mut metrics = raft.metrics();
     loop {
         let status = read(&metrics.borrow_watched(), &marks);
         let stopped = status.stopped.is_some();
+        let now = RaftStanding::of(&status);
         to.send_if_modified(|last| {
             let changed = *last != status;
             *last = status;
+            changed
+        });
+        // After the status: whoever is woken by the one reads the other.
+        standing.send_if_modified(|last| {
+            let changed = *last != now;
+            *last = now;
             changed
         });
         if stopped {

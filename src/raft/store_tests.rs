@@ -107,6 +107,96 @@ fn truncation_and_purge_survive_a_reopen() {
     assert_eq!(disk.read(7, 7, usize::MAX).unwrap(), vec![record(77, 50)]);
 }
 
+/// As after a crash: the files as they are now, while nothing is on its way to the tree.
+fn crashed(dir: &std::path::Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("log")).unwrap();
+    for folder in ["", "log"] {
+        for entry in std::fs::read_dir(dir.join(folder)).unwrap() {
+            let from = entry.unwrap();
+            if from.file_type().unwrap().is_file() {
+                std::fs::copy(from.path(), copy.path().join(folder).join(from.file_name())).unwrap();
+            }
+        }
+    }
+    copy
+}
+
+#[test]
+fn what_was_synced_is_there_after_a_crash_though_the_tree_never_got_it() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 0..5, 100);
+    let disk = SledDisk::open(dir.path()).unwrap();
+    disk.write(&[Change::Put(5, record(5, 20_000)), Change::Set(Slot::Vote, Bytes::from_static(b"v"))], true)
+        .unwrap();
+    disk.write(&[Change::Truncate(4), Change::Put(4, record(44, 50))], true).unwrap();
+    disk.write(&[Change::Put(5, record(55, 50))], false).unwrap();
+    disk.write(&[Change::Put(6, record(66, 50))], true).unwrap();
+    for _ in 0..2 {
+        // A crash during the move, too, only means that it is moved again.
+        let copy = crashed(dir.path());
+        for _ in 0..2 {
+            let again = SledDisk::open(copy.path()).unwrap();
+            let held = again.held().unwrap();
+            assert_eq!((held.range, held.slots[&Slot::Vote].as_ref()), (Some((0, 6)), &b"v"[..]));
+            let wanted = [record(3, 100), record(44, 50), record(55, 50), record(66, 50)];
+            assert_eq!(again.read(3, 6, usize::MAX).unwrap(), wanted);
+        }
+    }
+}
+
+#[test]
+fn a_journal_that_lost_a_synced_record_is_refused_and_one_half_written_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = SledDisk::open(dir.path()).unwrap();
+    disk.write(&[Change::Put(0, record(0, 100))], true).unwrap();
+    let synced = crashed(dir.path());
+    disk.write(&[Change::Put(1, record(1, 100))], false).unwrap();
+    // The last byte that is not zero is the newest record's.
+    let tear = |dir: &std::path::Path| {
+        for name in ["journal.0", "journal.1"] {
+            let mut bytes = std::fs::read(dir.join(name)).unwrap();
+            let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+            if last > 64 {
+                bytes[last] ^= 1;
+                std::fs::write(dir.join(name), bytes).unwrap();
+            }
+        }
+    };
+    let unsynced = crashed(dir.path());
+    tear(unsynced.path());
+    assert_eq!(SledDisk::open(unsynced.path()).unwrap().held().unwrap().range, Some((0, 0)));
+    tear(synced.path());
+    let error = SledDisk::open(synced.path()).err().unwrap().to_string();
+    assert!(error.contains("log entry 0 was synced but the log ends before 0"), "{error}");
+}
+
+#[test]
+fn reads_are_whole_while_the_journal_is_moved_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = SledDisk::open(dir.path()).unwrap();
+    let (size, count) = (30_000, 400);
+    for index in 0..count {
+        disk.write(&[Change::Put(index, record(index, size))], index % 3 == 0).unwrap();
+        if index % 50 == 49 {
+            let cut = [Change::Truncate(index - 2), Change::Put(index - 2, record(7, size))];
+            disk.write(&cut, true).unwrap();
+            assert_eq!(disk.read(index - 2, index, usize::MAX).unwrap(), [record(7, size)]);
+            let back = [(index - 2, index - 2), (index - 1, index - 1), (index, index)];
+            let back: Vec<Change> = back.map(|(at, of)| Change::Put(at, record(of, size))).to_vec();
+            disk.write(&[vec![Change::Truncate(index - 2)], back].concat(), true).unwrap();
+        }
+        let from = index.saturating_sub(60);
+        let read = disk.read(from, index, usize::MAX).unwrap();
+        assert!(read.iter().enumerate().all(|(at, got)| *got == record(from + at as u64, size)));
+        assert_eq!(read.len() as u64, index - from + 1);
+    }
+    drop(disk);
+    let disk = SledDisk::open(dir.path()).unwrap();
+    assert_eq!(disk.held().unwrap().range, Some((0, count - 1)));
+    assert_eq!(disk.read(0, count, size * 3).unwrap().len(), 3);
+}
+
 /// Changes the tree behind the store's back.
 fn tamper(dir: &std::path::Path, change: impl FnOnce(&sled::Db)) {
     let db = sled::open(dir.join("log")).unwrap();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +39,7 @@ pub const FROM_KEY: &str = "quorate-from";
 type Answer = oneshot::Sender<Result<Bytes, PeerError>>;
 
 struct Job {
+    kind: CallKind,
     message: Bytes,
     answer: Answer,
 }
@@ -47,6 +49,8 @@ pub struct Link {
     peer: u64,
     dialer: Dialer,
     jobs: mpsc::Sender<Job>,
+    /// Set when a question on the stream was not answered, until anything is.
+    stuck: Arc<AtomicBool>,
 }
 
 impl PeerNet for Dialer {
@@ -84,8 +88,9 @@ impl Link {
     /// Starts the stream's task, which connects with the first message and ends with the link.
     pub(super) fn start(dialer: Dialer, peer: u64) -> Arc<Self> {
         let (jobs, inbox) = mpsc::channel(QUEUE);
-        tokio::spawn(run(dialer.clone(), peer, inbox));
-        Arc::new(Self { peer, dialer, jobs })
+        let stuck = Arc::new(AtomicBool::new(false));
+        tokio::spawn(run(dialer.clone(), peer, inbox, stuck.clone()));
+        Arc::new(Self { peer, dialer, jobs, stuck })
     }
 
     fn client(&self, lane: Lane) -> PeerClient<super::PeerChannel> {
@@ -93,14 +98,17 @@ impl Link {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
     }
-}
 
-impl PeerLink for Link {
-    fn append(&self, message: Bytes, within: Duration) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+    fn on_stream(
+        &self,
+        kind: CallKind,
+        message: Bytes,
+        within: Duration,
+    ) -> impl Future<Output = Result<Bytes, PeerError>> + Send + use<> {
         let (answer, outcome) = oneshot::channel();
-        let sent = self.jobs.try_send(Job { message, answer });
+        let sent = self.jobs.try_send(Job { kind, message, answer });
         let peer = self.peer;
-        Box::pin(async move {
+        async move {
             if let Err(error) = sent {
                 return Err(PeerError::Unreachable { peer, reason: format!("its stream has {error}") });
             }
@@ -109,7 +117,13 @@ impl PeerLink for Link {
                 Ok(Err(_)) => Err(PeerError::Unreachable { peer, reason: "its stream has ended".to_owned() }),
                 Err(_) => Err(timed_out(peer, within)),
             }
-        })
+        }
+    }
+}
+
+impl PeerLink for Link {
+    fn append(&self, message: Bytes, within: Duration) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        Box::pin(self.on_stream(CallKind::Unspecified, message, within))
     }
 
     fn call(
@@ -118,6 +132,15 @@ impl PeerLink for Link {
         message: Bytes,
         within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        // The most frequent question goes with the appends, and beside them only where those are stuck.
+        if call == PeerCall::Confirm && !self.stuck.load(Ordering::Relaxed) {
+            let (answer, stuck) = (self.on_stream(CallKind::Confirm, message, within), self.stuck.clone());
+            return Box::pin(async move {
+                let answer = answer.await;
+                stuck.fetch_or(matches!(answer, Err(PeerError::TimedOut { .. })), Ordering::Relaxed);
+                answer
+            });
+        }
         let (peer, dialer, mut client) = (self.peer, self.dialer.clone(), self.client(Lane::Raft));
         let kind = match call {
             PeerCall::Vote => CallKind::Vote,
@@ -193,11 +216,11 @@ fn timed_out(peer: u64, within: Duration) -> PeerError {
     PeerError::TimedOut { peer, within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX) }
 }
 
-async fn run(dialer: Dialer, peer: u64, mut jobs: mpsc::Receiver<Job>) {
+async fn run(dialer: Dialer, peer: u64, mut jobs: mpsc::Receiver<Job>, stuck: Arc<AtomicBool>) {
     while let Some(first) = jobs.recv().await {
         let failed = match open(&dialer, peer).await {
             Ok((out, inbound)) => {
-                let mut session = Session { peer, out, pending: BTreeMap::new(), next: 0 };
+                let mut session = Session { peer, out, pending: BTreeMap::new(), next: 0, stuck: &stuck };
                 session.send(first);
                 let ended = session.run(inbound, &mut jobs, dialer.inner().silence * STUCK).await;
                 session.fail(&ended);
@@ -239,15 +262,16 @@ async fn open(dialer: &Dialer, peer: u64) -> Result<Open, PeerError> {
     }
 }
 
-struct Session {
+struct Session<'a> {
     peer: u64,
     out: mpsc::Sender<Frame>,
     /// Sent and not answered, with when they were sent.
     pending: BTreeMap<u64, (Answer, Instant)>,
     next: u64,
+    stuck: &'a AtomicBool,
 }
 
-impl Session {
+impl Session<'_> {
     fn send(&mut self, job: Job) {
         if job.answer.is_closed() {
             return;
@@ -258,7 +282,8 @@ impl Session {
         }
         let id = self.next;
         self.next += 1;
-        match self.out.try_send(Frame { id, body: job.message, error: String::new() }) {
+        match self.out.try_send(Frame { id, body: job.message, error: String::new(), kind: job.kind.into() })
+        {
             Ok(()) => drop(self.pending.insert(id, (job.answer, Instant::now()))),
             Err(error) => {
                 let reason = format!("its stream has {error}");
@@ -300,6 +325,7 @@ impl Session {
                 frame = inbound.message() => match frame {
                     Ok(Some(frame)) => {
                         heard = Instant::now();
+                        self.stuck.store(false, Ordering::Relaxed);
                         self.take(frame);
                     }
                     Ok(None) => {

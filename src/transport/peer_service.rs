@@ -136,8 +136,11 @@ async fn deliver(
         let (id, outcome) = tokio::select! {
             Some(done) = pending.next(), if !pending.is_empty() => done,
             frame = inbound.message(), if pending.len() < PENDING => {
-                let Ok(Some(Frame { id, body, error: _ })) = frame else { return };
-                let answer: BoxFuture<'static, Result<Bytes, InboxError>> = inbox.append(body);
+                let Ok(Some(Frame { id, body, error: _, kind })) = frame else { return };
+                let answer: BoxFuture<'static, Result<Bytes, InboxError>> = match CallKind::try_from(kind) {
+                    Ok(CallKind::Confirm) => inbox.call(PeerCall::Confirm, body),
+                    _ => inbox.append(body),
+                };
                 let mut answer: Delivered = Box::pin(answer.map(move |outcome| (id, outcome)));
                 // The first poll hands it over: only after that may the next one be read.
                 match futures::poll!(&mut answer) {
@@ -150,8 +153,8 @@ async fn deliver(
             }
         };
         let frame = match outcome {
-            Ok(body) => Frame { id, body, error: String::new() },
-            Err(error) => Frame { id, body: Bytes::new(), error: error.to_string() },
+            Ok(body) => Frame { id, body, error: String::new(), kind: 0 },
+            Err(error) => Frame { id, body: Bytes::new(), error: error.to_string(), kind: 0 },
         };
         if out.send(Ok(frame)).await.is_err() {
             return;
