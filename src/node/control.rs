@@ -2,7 +2,6 @@
 //! is proposed, every node reconciles what is its own, and the view follows. Only wiring; every decision
 //! is core's.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::inner::{Inner, hold};
 use super::{announce, effects, propose, roads, show};
 use crate::host;
-use crate::raft::{RaftRole, RaftStatus};
+use crate::raft::RaftRole;
 
 /// Two passes are at least this far apart, so that a burst of entries costs few passes.
 const GAP: Duration = Duration::from_millis(10);
@@ -42,7 +41,6 @@ struct Loop {
     last_pass: Option<BootMs>,
     /// What the last pass decided on.
     seen: [u64; 5],
-    standing: RaftStanding,
     /// Keys with a time are looked through at most so often.
     expired: Option<Instant>,
     show: show::Show,
@@ -52,7 +50,7 @@ struct Loop {
 
 /// Decides until the node ends.
 pub(super) async fn run(inner: Arc<Inner>) {
-    let (mut states, mut status) = (inner.states.clone(), inner.status.clone());
+    let (mut states, mut standing) = (inner.states.clone(), inner.raft.standing());
     let mut stopping = inner.stopping.subscribe();
     let mut this = Loop {
         inner: inner.clone(),
@@ -62,7 +60,6 @@ pub(super) async fn run(inner: Arc<Inner>) {
         expiring: Arc::default(),
         last_pass: None,
         seen: [0; 5],
-        standing: RaftStanding::default(),
         expired: None,
         show: show::Show::new(inner.clone()),
         announce: announce::Announce::new(inner.clone()),
@@ -76,7 +73,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         sleep_until(began + GAP).await;
         tokio::select! {
             changed = other_than_keys(&mut states, this.seen) => if !changed { return },
-            changed = other_than_positions(&mut status, &this.standing) => if !changed { return },
+            changed = standing.changed() => if changed.is_err() { return },
             () = inner.wake.notified() => {}
             () = any_change(&mut changes) => inner.hurry.notify_one(),
             () = sleep_until(began + this.patience()) => {}
@@ -94,19 +91,6 @@ fn essence(state: &State) -> [u64; 5] {
 /// Waits until more changed than keys: a busy key-value store costs no passes. False when State ended.
 async fn other_than_keys(states: &mut watch::Receiver<Arc<State>>, seen: [u64; 5]) -> bool {
     states.wait_for(|state| essence(state) != seen).await.is_ok()
-}
-
-/// What of Raft decisions rest on at once; positions move with every entry and wait for the next pass.
-type RaftStanding = (RaftRole, u64, Option<u64>, bool, BTreeSet<u64>, BTreeSet<u64>);
-
-fn raft_standing(status: &RaftStatus) -> RaftStanding {
-    let RaftStatus { role, term, leader, changing, voters, learners, .. } = status;
-    (*role, *term, *leader, *changing, voters.clone(), learners.clone())
-}
-
-/// Waits until more changed than positions in the log. False when Raft ended.
-async fn other_than_positions(status: &mut watch::Receiver<RaftStatus>, seen: &RaftStanding) -> bool {
-    status.wait_for(|status| raft_standing(status) != *seen).await.is_ok()
 }
 
 async fn any_change(changes: &mut [watch::Receiver<u64>]) {
@@ -134,7 +118,6 @@ impl Loop {
         let inner = self.inner.clone();
         let (now, state) = (inner.now(), inner.state());
         self.seen = essence(&state);
-        self.standing = raft_standing(&inner.status.borrow());
         hold(&inner.holder).expire(now);
         self.lead(now, state.cluster.settings.terms.lease);
         let own = inner.report(&state);

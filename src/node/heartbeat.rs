@@ -26,14 +26,14 @@ const RETRY: Duration = Duration::from_millis(50);
 /// Beats until the node ends.
 pub(super) async fn run(inner: Arc<Inner>) {
     let beats = Beats { inner: inner.clone() };
-    let mut status = inner.status.clone();
+    let mut standing = inner.raft.standing();
     loop {
-        let leader = status.borrow_and_update().leader;
+        let leader = standing.borrow_and_update().leader;
         match leader {
             Some(id) => beats.session(id).await,
-            None => drop(timeout(RETRY, status.changed()).await),
+            None => drop(timeout(RETRY, standing.changed()).await),
         }
-        if status.has_changed().is_err() || *inner.stopping.borrow() {
+        if standing.has_changed().is_err() || *inner.stopping.borrow() {
             return;
         }
     }
@@ -61,7 +61,7 @@ impl Beats {
         if up.send(Up::Hello(Box::new(self.hello()))).await.is_err() {
             return;
         }
-        let mut status = self.inner.status.clone();
+        let mut standing = self.inner.raft.standing();
         let terms = self.inner.state().cluster.settings.terms;
         let (interval, patience) = (millis(terms.heartbeat.0), millis(terms.lease.0));
         let (mut heard, mut told) = (Instant::now(), BootMs(0));
@@ -81,8 +81,8 @@ impl Beats {
                     }
                     None => return tokio::time::sleep(RETRY).await,
                 },
-                changed = status.changed() => {
-                    if changed.is_err() || status.borrow_and_update().leader.is_some_and(|id| id != leader) {
+                changed = standing.changed() => {
+                    if changed.is_err() || standing.borrow_and_update().leader.is_some_and(|id| id != leader) {
                         return;
                     }
                 }

@@ -19,8 +19,8 @@ use super::identity::Identity;
 use super::machine::KvLog;
 use super::options::NodeOptions;
 use super::peers::Addresses;
-use super::propose::Forwarder;
 use super::reach;
+use super::relay::Relay;
 use super::sightings::Sightings;
 use crate::host;
 use crate::raft::{RaftHandle, RaftRole, RaftStatus};
@@ -55,7 +55,7 @@ pub(super) struct Inner {
     pub(super) works: Works,
     pub(super) dialer: Dialer,
     pub(super) addresses: Addresses,
-    pub(super) forwarder: Forwarder,
+    pub(super) relay: Relay,
     pub(super) asks: mpsc::Sender<Ask>,
     /// Something was seen: decide anew.
     pub(super) wake: Notify,

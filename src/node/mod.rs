@@ -25,6 +25,7 @@ mod peers;
 mod port;
 mod propose;
 mod reach;
+mod relay;
 mod roads;
 mod run;
 mod server;

@@ -110,6 +110,11 @@ pub(super) fn member(dialer: &Dialer, raft_id: u64) -> Cluster {
     limited(ClusterClient::new(dialer.channel(raft_id, Lane::Heartbeat)))
 }
 
+/// What callers ask of the leader. To be made on the runtime that serves callers.
+pub(super) fn relay_to(dialer: &Dialer, raft_id: u64) -> Cluster {
+    limited(ClusterClient::new(dialer.channel(raft_id, Lane::Relay)))
+}
+
 fn limited(client: Cluster) -> Cluster {
     client.max_decoding_message_size(MAX_BYTES).max_encoding_message_size(MAX_BYTES)
 }

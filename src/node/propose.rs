@@ -1,4 +1,4 @@
-//! The way of a proposal to whoever leads: appended here, or forwarded with others that wait. What was
+//! The way of a proposal to whoever leads: appended here, or relayed with others that wait. What was
 //! certainly not appended is tried again until a leader is found or patience ends; what may have been is
 //! `unknown`, unless its request id makes a second try harmless.
 
@@ -7,116 +7,43 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::command::{Command, Proposal};
+use quorate_core::ids::RaftId;
 use quorate_core::plan;
 use quorate_core::state::{Answer, State, codec};
-use quorate_core::units::Millis;
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::inner::Inner;
-use super::peers::{CallError, failed, member, pack};
-use super::wire::{self, Forward, Forwarded, Refusal};
+use super::wire::Refusal;
 use crate::ports::SubmitError;
 use crate::raft::{MAX_PROPOSAL_BYTES, ProposeError, ReadError};
 
 /// Without a leader that has a quorum, a caller hears so within this.
 const NO_LEADER: Duration = Duration::from_millis(900);
-/// Between two looks for a leader.
+/// Between two looks for a leader, unless another leads before.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
-/// Proposals forwarded in one call.
-const BATCH: usize = 256;
-/// Calls under way at once.
-const DEPTH: usize = 4;
-
-struct Waiting {
-    proposal: Bytes,
-    within: Duration,
-    leader: u64,
-    tell: oneshot::Sender<Result<Bytes, Refusal>>,
-}
-
-/// Gathers what is to be forwarded.
-pub(super) struct Forwarder(mpsc::Sender<Waiting>);
-
-/// The forwarder's other end.
-pub(super) struct Forwards(mpsc::Receiver<Waiting>);
-
-/// Both ends.
-pub(super) fn forwarder() -> (Forwarder, Forwards) {
-    let (send, receive) = mpsc::channel(16 * 1024);
-    (Forwarder(send), Forwards(receive))
-}
-
-/// Forwards in batches until the node ends.
-pub(super) async fn forward(inner: Arc<Inner>, mut forwards: Forwards) {
-    let depth = Arc::new(tokio::sync::Semaphore::new(DEPTH));
-    let mut batch = Vec::new();
-    while let Ok(permit) = depth.clone().acquire_owned().await {
-        if forwards.0.recv_many(&mut batch, BATCH).await == 0 {
-            return;
-        }
-        let leader = batch.last().map_or(0, |waiting| waiting.leader);
-        // What was meant for another leader looks anew.
-        for waiting in batch.extract_if(.., |waiting| waiting.leader != leader) {
-            drop(waiting.tell.send(Err(Refusal::NotLeader(None))));
-        }
-        let (inner, batch) = (inner.clone(), std::mem::take(&mut batch));
-        tokio::spawn(async move {
-            forward_batch(&inner, leader, batch).await;
-            drop(permit);
-        });
-    }
-}
-
-async fn forward_batch(inner: &Inner, leader: u64, batch: Vec<Waiting>) {
-    let within = batch.iter().map(|waiting| waiting.within).max().unwrap_or_default();
-    let proposals = batch.iter().map(|waiting| waiting.proposal.to_vec()).collect();
-    let message = Forward { proposals, within: Millis(within.as_millis() as u64) };
-    let outcome = call(inner, leader, &message, within).await;
-    let mut answers = match outcome {
-        Ok(answers) if answers.len() == batch.len() => answers,
-        Ok(_) => vec![Err(Refusal::Unknown("the leader's answer cannot be read".to_owned())); batch.len()],
-        Err(refusal) => vec![Err(refusal); batch.len()],
-    };
-    for (waiting, answer) in batch.into_iter().zip(answers.drain(..)) {
-        // Whoever gave up meanwhile needs no answer.
-        drop(waiting.tell.send(answer.map(Bytes::from)));
-    }
-}
-
-async fn call(inner: &Inner, leader: u64, message: &Forward, within: Duration) -> Result<Forwarded, Refusal> {
-    let name = format!("raft id {leader}");
-    match timeout(within, member(&inner.dialer, leader).forward(pack(message))).await {
-        Err(_) => Err(Refusal::Unknown(format!("{name} did not answer in time"))),
-        Ok(Ok(answer)) => {
-            wire::decode(&answer.into_inner().body).map_err(|error| Refusal::Unknown(error.to_string()))
-        }
-        Ok(Err(status)) => Err(match failed(&name, &status) {
-            error @ CallError::Unanswered { .. } => Refusal::Unknown(error.to_string()),
-            // It cannot have been appended there; the next leader may be known soon.
-            CallError::Unreachable { .. } => Refusal::NotLeader(None),
-            error @ CallError::Denied { .. } => Refusal::Refused {
-                because: error.to_string(),
-                remedy: "check that all nodes have the same cluster secret".to_owned(),
-            },
-        }),
-    }
-}
-
-/// Proposes here, on the leader.
+/// Proposes here, on the leader, what another node or the planner asks for.
 pub(super) async fn propose_here(inner: &Inner, proposal: Bytes) -> Result<Bytes, Refusal> {
     vet(inner, &proposal)?;
-    inner.raft.propose(proposal).await.map_err(|error| match error {
-        ProposeError::NotLeader { leader } => Refusal::NotLeader(leader.map(quorate_core::ids::RaftId)),
+    append(inner, proposal).await
+}
+
+async fn append(inner: &Inner, proposal: Bytes) -> Result<Bytes, Refusal> {
+    inner.raft.propose(proposal).await.map_err(|error| refusal(inner, error))
+}
+
+/// As other nodes are told.
+pub(super) fn refusal(inner: &Inner, error: ProposeError) -> Refusal {
+    match error {
+        ProposeError::NotLeader { leader } => Refusal::NotLeader(leader.map(RaftId)),
         ProposeError::NoQuorum => Refusal::NoQuorum(quorum_words(inner)),
         ProposeError::Unknown => Refusal::Unknown("no quorum acknowledged it in time".to_owned()),
         ProposeError::TooLarge { limit, .. } => Refusal::TooLarge(limit as u64),
         ProposeError::Shutdown => Refusal::Stopping,
-    })
+    }
 }
 
 /// What only the leader's ears can refuse.
-fn vet(inner: &Inner, proposal: &Bytes) -> Result<(), Refusal> {
+pub(super) fn vet(inner: &Inner, proposal: &Bytes) -> Result<(), Refusal> {
     // What cannot be read is refused by all alike, once it is committed.
     let Ok(proposal) = codec::decode_proposal(proposal) else { return Ok(()) };
     if matches!(proposal.command, Command::Recover(_)) {
@@ -161,10 +88,11 @@ pub(super) async fn submit(
     }
     let began = Instant::now();
     let (deadline, patience) = (began + within, began + within.min(NO_LEADER));
-    let mut maybe = None;
+    let (mut maybe, mut standing) = (None, inner.raft.standing());
     loop {
+        standing.borrow_and_update();
         let unknown = |why: String| SubmitError::Unknown { why, request: proposal.request.clone() };
-        let refusal = match timeout_at(deadline, once(inner, bytes.clone(), deadline)).await {
+        let refusal = match timeout_at(deadline, once(inner, bytes.clone())).await {
             Err(_) => return Err(unknown(format!("no answer within {} ms", within.as_millis()))),
             Ok(Ok(answer)) => {
                 return codec::decode_answer(&answer).map_err(|error| unknown(error.to_string()));
@@ -194,20 +122,15 @@ pub(super) async fn submit(
             let why = quorum_words(inner);
             return Err(maybe.map_or(SubmitError::NoQuorum { why }, unknown));
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        drop(timeout(LOOK_AGAIN, standing.changed()).await);
     }
 }
 
-async fn once(inner: &Inner, proposal: Bytes, deadline: Instant) -> Result<Bytes, Refusal> {
-    let leader = match propose_here(inner, proposal.clone()).await {
-        Err(Refusal::NotLeader(Some(leader))) if leader != inner.raft_id => leader.0,
-        outcome => return outcome,
-    };
-    let (tell, told) = oneshot::channel();
-    let within = deadline.saturating_duration_since(Instant::now());
-    let waiting = Waiting { proposal, within, leader, tell };
-    inner.forwarder.0.send(waiting).await.map_err(|_| Refusal::Stopping)?;
-    told.await.unwrap_or(Err(Refusal::Stopping))
+async fn once(inner: &Inner, proposal: Bytes) -> Result<Bytes, Refusal> {
+    match inner.raft.leader_elsewhere() {
+        Some(_) => inner.relay.propose(proposal).await,
+        None => propose_here(inner, proposal).await,
+    }
 }
 
 /// State as of a quorum round that began after this call.
@@ -215,7 +138,7 @@ pub(super) async fn linearizable(inner: &Inner, within: Duration) -> Result<Arc<
     let began = Instant::now();
     let (deadline, patience) = (began + within, began + within.min(NO_LEADER));
     loop {
-        let round = timeout_at(deadline, read_index(inner, deadline)).await;
+        let round = timeout_at(deadline, read_index(inner)).await;
         match round {
             Ok(Ok(index)) => return applied(inner, index, deadline).await,
             Ok(Err(Refusal::Stopping)) if *inner.stopping.borrow() => return Err(SubmitError::Stopping),
@@ -243,29 +166,18 @@ async fn applied(inner: &Inner, index: u64, deadline: Instant) -> Result<Arc<Sta
 }
 
 /// A quorum round by whoever leads.
-pub(super) async fn read_index(inner: &Inner, deadline: Instant) -> Result<u64, Refusal> {
-    let leader = match inner.raft.read_index().await {
-        Ok(index) => return Ok(index),
-        Err(ReadError::NotLeader { leader: Some(leader) }) if leader != inner.raft_id.0 => leader,
-        Err(ReadError::NotLeader { .. }) => return Err(Refusal::NotLeader(None)),
-        Err(ReadError::NoQuorum) => return Err(Refusal::NoQuorum(quorum_words(inner))),
-        Err(ReadError::Shutdown) => return Err(Refusal::Stopping),
-    };
-    // The lane to a member belongs to Raft's runtime; this may be called on any.
-    let dialer = inner.dialer.clone();
-    let asked = inner
-        .raft
-        .runtime()
-        .spawn(async move { timeout_at(deadline, member(&dialer, leader).read_index(pack(&()))).await });
-    match asked.await {
-        Ok(Ok(Ok(answer))) => {
-            let answer: Result<Result<u64, Refusal>, _> = wire::decode(&answer.into_inner().body);
-            answer.unwrap_or_else(|error| Err(Refusal::Unknown(error.to_string())))
-        }
-        Ok(Ok(Err(status))) => {
-            tracing::debug!(leader, %status, "no quorum round");
-            Err(Refusal::NotLeader(None))
-        }
-        Ok(Err(_)) | Err(_) => Err(Refusal::NotLeader(None)),
+async fn read_index(inner: &Inner) -> Result<u64, Refusal> {
+    match inner.raft.leader_elsewhere() {
+        Some(_) => inner.relay.read_index().await,
+        None => read_index_here(inner).await,
     }
+}
+
+/// A quorum round by this node.
+pub(super) async fn read_index_here(inner: &Inner) -> Result<u64, Refusal> {
+    inner.raft.read_index().await.map_err(|error| match error {
+        ReadError::NotLeader { leader } => Refusal::NotLeader(leader.map(RaftId)),
+        ReadError::NoQuorum => Refusal::NoQuorum(quorum_words(inner)),
+        ReadError::Shutdown => Refusal::Stopping,
+    })
 }

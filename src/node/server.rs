@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use quorate_core::command::{Actor, Command, NodeAdmission, Proposal};
 use quorate_core::ids::{ClusterId, RaftId};
@@ -19,8 +18,8 @@ use super::cluster_proto::bulk_server::Bulk;
 use super::cluster_proto::cluster_server::Cluster;
 use super::inner::Inner;
 use super::peers::{pack, unpack};
-use super::wire::{AskOutput, AskState, Down, Forward, Forwarded, Refusal, Register, Registered, Up, decode};
-use super::{answer, propose, reach, transfer};
+use super::wire::{AskOutput, AskState, Down, Refusal, Register, Registered, Up, decode};
+use super::{answer, propose, reach, relay, transfer};
 use crate::host;
 use crate::ports::SubmitError;
 
@@ -69,30 +68,15 @@ impl Cluster for ClusterServer {
         Ok(Response::new(pack(&register(&self.0, &cluster, admission).await)))
     }
 
-    async fn forward(&self, request: Request<Packet>) -> Result<Response<Packet>, Status> {
-        let Forward { proposals, within } = unpack(request.get_ref())?;
-        let within = Duration::from_millis(within.0.min(60_000));
-        let propose = |proposal: Vec<u8>| {
-            let (inner, proposal) = (self.0.clone(), Bytes::from(proposal));
-            async move {
-                match tokio::time::timeout(within, propose::propose_here(&inner, proposal)).await {
-                    Ok(answer) => answer.map(|bytes| bytes.to_vec()),
-                    Err(_) => Err(Refusal::Unknown("no quorum acknowledged it in time".to_owned())),
-                }
-            }
-        };
-        let answers: Forwarded = futures::future::join_all(proposals.into_iter().map(propose)).await;
-        Ok(Response::new(pack(&answers)))
-    }
+    type RelayStream = ReceiverStream<Result<Packet, Status>>;
 
-    async fn read_index(&self, _request: Request<Packet>) -> Result<Response<Packet>, Status> {
-        use crate::raft::ReadError;
-        let round: Result<u64, Refusal> = self.0.raft.read_index().await.map_err(|error| match error {
-            ReadError::NotLeader { leader } => Refusal::NotLeader(leader.map(RaftId)),
-            ReadError::NoQuorum => Refusal::NoQuorum(propose::quorum_words(&self.0)),
-            ReadError::Shutdown => Refusal::Stopping,
-        });
-        Ok(Response::new(pack(&round)))
+    async fn relay(
+        &self,
+        request: Request<Streaming<Packet>>,
+    ) -> Result<Response<Self::RelayStream>, Status> {
+        let (answers, out) = mpsc::channel(16);
+        tokio::spawn(relay::serve(self.0.clone(), request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(out)))
     }
 
     type ReachStream = Packets;

@@ -27,7 +27,7 @@ use super::peers::Addresses;
 use super::port::Port;
 use super::server::{BulkServer, ClusterServer};
 use super::wire::MAX_BYTES;
-use super::{announce, answer, control, effects, health, heartbeat, propose, reach, show, survey};
+use super::{announce, answer, control, effects, health, heartbeat, reach, relay, show, survey};
 use crate::executors::ProcessExecutor;
 use crate::guard::{GuardClient, GuardOptions};
 use crate::host;
@@ -219,7 +219,7 @@ fn build(
     };
     let stored = identity::lease_epoch(&options.data_dir)?;
     let (asks, asked) = mpsc::channel(1_024);
-    let (forwarder, forwards) = propose::forwarder();
+    let (relay, errands) = relay::relay();
     let works = Works::new(layout, executors, guard, work.handle().clone());
     let inner = Arc::new(Inner {
         options: options.clone(),
@@ -239,7 +239,7 @@ fn build(
         works,
         dialer,
         addresses: Addresses::new(key.clone(), options.detours.clone()),
-        forwarder,
+        relay,
         asks,
         wake: Notify::new(),
         hurry: Notify::new(),
@@ -251,7 +251,7 @@ fn build(
     });
     serve(work, &control, &inner, &raft, key, doors)?;
     control.spawn(answer::run(inner.clone(), asked));
-    control.spawn(propose::forward(inner.clone(), forwards));
+    work.spawn(relay::run(inner.clone(), errands));
     control.spawn(effects::renewals(inner.clone()));
     control.spawn(heartbeat::run(inner.clone()));
     control.spawn(control::run(inner.clone()));

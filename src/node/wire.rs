@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use quorate_core::command::NodeAdmission;
 use quorate_core::ids::{
     BootId, ClusterId, DiskId, Endpoint, MachineId, NodeId, OperationId, RaftId, Revision, SlotId,
@@ -130,23 +131,50 @@ pub struct Registered {
     pub warning: Option<String>,
 }
 
-/// Proposals for the leader, each as the log will hold it.
+/// What a node asks of the leader on behalf of its callers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forward {
-    /// In order.
-    #[serde(deserialize_with = "few")]
-    pub proposals: Vec<Vec<u8>>,
-    /// How long the caller waits.
-    pub within: Millis,
+pub enum RelayAsk {
+    /// To propose.
+    Propose {
+        /// Repeated in the answer.
+        id: u64,
+        /// In order, each as the log will hold it.
+        #[serde(deserialize_with = "few")]
+        proposals: Vec<Bytes>,
+    },
+    /// To make a quorum round that begins now.
+    Read {
+        /// Repeated in the answer.
+        id: u64,
+    },
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RelayAnswer {
+    /// Of the proposals, in their order.
+    Proposed {
+        /// As asked.
+        id: u64,
+        /// One for each.
+        answers: Forwarded,
+    },
+    /// Of the round.
+    Read {
+        /// As asked.
+        id: u64,
+        /// What was committed when it began.
+        index: Result<u64, Refusal>,
+    },
 }
 
 /// Proposals in one call. A list may claim more than its bytes could ever hold: it is refused while it is read.
 pub const MAX_FORWARDED: usize = 4_096;
 
-fn few<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<u8>>, D::Error> {
+fn few<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Bytes>, D::Error> {
     struct Few;
     impl<'de> Visitor<'de> for Few {
-        type Value = Vec<Vec<u8>>;
+        type Value = Vec<Bytes>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "at most {MAX_FORWARDED} proposals")
@@ -167,7 +195,7 @@ fn few<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<u8>>, D::Error> {
 }
 
 /// What became of each of them.
-pub type Forwarded = Vec<Result<Vec<u8>, Refusal>>;
+pub type Forwarded = Vec<Result<Bytes, Refusal>>;
 
 /// Why a node did not do what another asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,10 +307,13 @@ mod tests {
 
     #[test]
     fn more_proposals_than_one_call_may_carry_are_refused_while_they_are_read() {
-        let forward = |count| encode(&Forward { proposals: vec![Vec::new(); count], within: Millis(5) });
-        let read = decode::<Forward>(&forward(MAX_FORWARDED)).unwrap();
-        assert_eq!((read.proposals.len(), read.within), (MAX_FORWARDED, Millis(5)));
-        let refused = decode::<Forward>(&forward(MAX_FORWARDED + 1));
+        let ask = |count| {
+            let asked = RelayAsk::Propose { id: 3, proposals: vec![Bytes::new(); count] };
+            (encode(&asked), asked)
+        };
+        let (bytes, asked) = ask(MAX_FORWARDED);
+        assert_eq!(decode::<RelayAsk>(&bytes), Ok(asked));
+        let refused = decode::<RelayAsk>(&ask(MAX_FORWARDED + 1).0);
         assert!(matches!(refused, Err(WireError::Damaged(_))), "{refused:?}");
     }
 }

@@ -36,6 +36,8 @@ pub enum Lane {
     Snapshot,
     /// Heartbeats and reachability between nodes.
     Heartbeat,
+    /// What callers of one node ask of the leader: on the runtime that serves callers.
+    Relay,
     /// State copies, logs, artifacts.
     Bulk,
 }
