@@ -2,6 +2,7 @@
 //! error with its code.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_core::command::{Actor, Command, Proposal};
@@ -19,6 +20,29 @@ const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
 /// For writers that brought no request id: one is made, so that retries inside of the cluster are safe.
 static NEXT_SEQUENCE: AtomicU64 = AtomicU64::new(1);
+/// State remembers few answers of one client. However many write at once here, each is a client of its own.
+static LANES: Lanes = Lanes { free: Mutex::new(Vec::new()), made: AtomicU64::new(0) };
+
+struct Lanes {
+    free: Mutex<Vec<u64>>,
+    made: AtomicU64,
+}
+
+/// One writer's part in a client's name, while it writes.
+struct Lane(u64);
+
+impl Lane {
+    fn take() -> Self {
+        let free = LANES.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self(free.unwrap_or_else(|| LANES.made.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        LANES.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
+    }
+}
 
 /// Proposes a command and waits for its answer.
 pub(super) async fn write(
@@ -26,7 +50,8 @@ pub(super) async fn write(
     options: Option<WriteOptions>,
     command: Command,
 ) -> Result<Answer, ApiError> {
-    let proposal = proposal(port, options.unwrap_or_default(), command);
+    let lane = Lane::take();
+    let proposal = proposal(port, options.unwrap_or_default(), command, &lane);
     let answer = port.submit(proposal, WRITE_WITHIN).await?;
     match &answer.result {
         Ok(_) => Ok(answer),
@@ -54,10 +79,10 @@ pub(super) fn response(answer: &Answer) -> WriteResponse {
     WriteResponse { revision: answer.revision.0, changed, operation }
 }
 
-fn proposal(port: &dyn NodePort, options: WriteOptions, command: Command) -> Proposal {
+fn proposal(port: &dyn NodePort, options: WriteOptions, command: Command, lane: &Lane) -> Proposal {
     let request = options.request.filter(|request| !request.client.is_empty()).map_or_else(
         || RequestId {
-            client: ClientId(format!("{}/{}", port.me(), std::process::id())),
+            client: ClientId(format!("{}/{}/{}", port.me(), std::process::id(), lane.0)),
             sequence: NEXT_SEQUENCE.fetch_add(1, Ordering::Relaxed),
         },
         |request| RequestId { client: ClientId(request.client), sequence: request.sequence },
@@ -117,5 +142,24 @@ impl From<SubmitError> for ApiError {
 impl From<NameError> for ApiError {
     fn from(error: NameError) -> Self {
         Self::new(ErrorCode::Usage, error.to_string(), "")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn writers_at_the_same_time_are_different_clients_and_later_ones_are_the_same_again() {
+        let together: Vec<Lane> = (0..100).map(|_| Lane::take()).collect();
+        let names: BTreeSet<u64> = together.iter().map(|lane| lane.0).collect();
+        assert_eq!(names.len(), 100);
+        let made = LANES.made.load(Ordering::Relaxed);
+        drop(together);
+        (0..1_000).for_each(|_| drop(Lane::take()));
+        // Other tests of this process may write as well, but not so many at once.
+        assert!(LANES.made.load(Ordering::Relaxed) < made + 100);
     }
 }
