@@ -1,7 +1,8 @@
-//! `quorate bench`: what the key-value store does under load, beside a peer in the same run. Machines are
-//! noisy, so rounds of both are interleaved and the ratio is what counts.
+//! `quorate bench`: what the key-value store does under load, beside a peer in the same run, and how long it cannot
+//! write when its leader is killed. Machines are noisy, so rounds of both are interleaved and the ratio is what counts.
 
 mod etcd;
+mod failover;
 mod load;
 mod ours;
 mod report;
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use futures::FutureExt;
+use serde::Serialize;
 
 use self::load::{Call, Round};
 use self::report::{Report, Side};
@@ -20,6 +23,22 @@ use crate::output::Output;
 pub enum BenchCommand {
     /// Durable puts and linearizable reads against three nodes on loopback
     Kv(KvArgs),
+    /// From the kill of the leader to the next committed write, on three nodes on loopback
+    Failover(FailoverArgs),
+}
+
+/// How to measure a failover.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  quorate bench failover
+  quorate bench failover --profile lan --rounds 50 -o json")]
+pub struct FailoverArgs {
+    /// The nodes' timings: default, lan, fast or wan
+    #[arg(long, default_value = "default")]
+    profile: String,
+    /// How many leaders are killed
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
 }
 
 /// How to measure the key-value store.
@@ -69,28 +88,47 @@ const MAX_CLIENTS: usize = 4_096;
 
 /// Runs a benchmark and prints what it found.
 pub fn run(command: BenchCommand, output: Output) -> anyhow::Result<()> {
-    let BenchCommand::Kv(args) = command;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start the load generator")?;
+    match command {
+        BenchCommand::Kv(args) => {
+            check(&args)?;
+            let report = runtime.block_on(measure(&args).boxed_local())?;
+            tell(&report, output, Report::text)
+        }
+        BenchCommand::Failover(args) => {
+            if args.rounds == 0 {
+                bail!("--rounds must be at least 1");
+            }
+            let report = runtime.block_on(failover::measure(&args.profile, args.rounds).boxed_local())?;
+            tell(&report, output, failover::Report::text)
+        }
+    }
+}
+
+fn check(args: &KvArgs) -> anyhow::Result<()> {
     if args.clients.is_empty() || args.clients.iter().any(|&clients| clients == 0 || clients > MAX_CLIENTS) {
         bail!("--clients takes numbers from 1 to {MAX_CLIENTS}");
     }
     if args.rounds == 0 || args.time.0 < 100 {
         bail!("--rounds must be at least 1 and --time at least 100ms");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .context("cannot start the load generator")?;
-    let report = runtime.block_on(measure(&args))?;
+    Ok(())
+}
+
+fn tell<R: Serialize>(report: &R, output: Output, text: impl Fn(&R) -> String) -> anyhow::Result<()> {
     match output {
-        Output::Json => println!("{}", serde_json::to_string(&report)?),
-        Output::Table => print!("{}", report.text()),
+        Output::Json => println!("{}", serde_json::to_string(report)?),
+        Output::Table => print!("{}", text(report)),
     }
     Ok(())
 }
 
 async fn measure(args: &KvArgs) -> anyhow::Result<Report> {
-    let ours = ours::Cluster::start().await?;
+    let ours = ours::Cluster::start("lan").await?;
     let peer = match args.peer {
         Some(Peer::Etcd) => Some(etcd::Cluster::start().await?),
         None => None,

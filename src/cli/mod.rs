@@ -16,6 +16,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use futures::FutureExt;
 
 use crate::api::error::{ApiError, ErrorCode};
 use crate::output::Output;
@@ -174,7 +175,8 @@ fn dispatch(cli: Cli) -> Result<u8, ApiError> {
                 .enable_all()
                 .build()
                 .map_err(|error| ApiError::failed(&error.into()))?;
-            runtime.block_on(ask(&global, command)).map(|()| 0)
+            // Behind a pointer, or all of it would be compiled once for each way in which a runtime can run it.
+            runtime.block_on(ask(&global, command).boxed_local()).map(|()| 0)
         }
     }
 }

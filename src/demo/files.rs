@@ -106,6 +106,7 @@ pub(super) fn route(nodes: &mut [NodePlan], relay: &Relay) {
 pub(super) fn node_yaml(
     dir: &Path,
     node: &NodePlan,
+    profile: &str,
     join: Option<(&str, &str)>,
     fencing: &Fencing,
 ) -> anyhow::Result<String> {
@@ -113,7 +114,7 @@ pub(super) fn node_yaml(
     let mut text = format!(
         "# Written by `quorate demo`.\n\
          node_id: {}\nbind_addr: {}\ngrpc_port: {}\nhttp_port: {}\ndata_dir: {}\nlabels: {{zone: {}}}\n\
-         timing: {{profile: lan}}\n",
+         timing: {{profile: {profile}}}\n",
         node.name,
         node.bind(),
         node.ports[1],
@@ -225,7 +226,7 @@ mod tests {
         let dir = Path::new("/tmp/a demo: \"odd\"");
         for (node, join) in nodes.iter().zip([None, Some(("127.0.0.1:1", "q1/c/s/a/00")), None, None]) {
             let fencing = Fencing { auto: Some(Switch::Off), delay: Some("20s".to_owned()) };
-            let text = node_yaml(dir, node, join, &fencing).unwrap();
+            let text = node_yaml(dir, node, "lan", join, &fencing).unwrap();
             let config =
                 quorate_core::config::parse(&text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
             assert_eq!(config.node.as_str(), node.name);

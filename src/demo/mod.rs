@@ -27,6 +27,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use futures::FutureExt;
 use quorate_tui::Ended;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -73,6 +74,9 @@ struct StartArgs {
     /// Without the relay between the nodes: as fast as it goes, and no way can be cut
     #[arg(long)]
     direct: bool,
+    /// The nodes' timings
+    #[arg(long, default_value = "lan", value_parser = ["default", "lan", "fast", "wan"])]
+    profile: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,8 +103,10 @@ pub fn run(args: DemoArgs, output: Output) -> Result<(), ApiError> {
         ApiError::new(code, format!("{error:#}"), "")
     };
     match args.then {
-        None => runtime().and_then(|runtime| runtime.block_on(live(args.start))).map_err(failed),
-        Some(DemoCommand::Ctl(args)) => runtime().map_err(failed)?.block_on(ctl(args, output)),
+        None => {
+            runtime().and_then(|runtime| runtime.block_on(live(args.start).boxed_local())).map_err(failed)
+        }
+        Some(DemoCommand::Ctl(args)) => runtime().map_err(failed)?.block_on(ctl(args, output).boxed_local()),
         Some(DemoCommand::FenceAgent(args)) => agent::run(&args).map_err(failed),
         Some(DemoCommand::Keeper { dir }) => keeper::keep(&dir).map_err(failed),
     }
@@ -136,6 +142,7 @@ async fn live(args: StartArgs) -> anyhow::Result<()> {
         services: !args.without_services,
         direct: args.direct,
         fencing: Fencing::default(),
+        profile: args.profile.clone(),
     };
     let mut demo = Demo::prepare(&dir, wanted)?;
     let lived = tokio::select! {

@@ -37,6 +37,8 @@ pub(super) struct Wanted {
     pub direct: bool,
     /// What the nodes may do to a lost one.
     pub fencing: Fencing,
+    /// The nodes' timings.
+    pub profile: String,
 }
 
 /// A demo with everything it holds.
@@ -113,7 +115,7 @@ impl Demo {
     }
 
     fn write_node(&self, node: &NodePlan, join: Option<(&str, &str)>) -> anyhow::Result<()> {
-        let text = files::node_yaml(self.dir(), node, join, &self.wanted.fencing)?;
+        let text = files::node_yaml(self.dir(), node, &self.wanted.profile, join, &self.wanted.fencing)?;
         self.place.write(&node_file(self.dir(), &node.name), &text)?;
         if !node.detours.is_empty() {
             let text = serde_json::to_string_pretty(&node.detours)?;
