@@ -5,5 +5,5 @@ mod node;
 mod raft;
 
 pub use executor::{ActError, Executor, Guard, LogChunk, LogFrom, LogQuery};
-pub use node::{KvChanges, NodePort, Output, RaftMember, RaftView, SubmitError};
+pub use node::{KvChanges, LoneFence, LoneFenced, NodePort, Output, RaftMember, RaftView, SubmitError};
 pub use raft::{InboxError, PeerCall, PeerError, PeerInbox, PeerLink, PeerNet, SnapshotJob, StateMachine};

@@ -4,7 +4,8 @@
 #   tests/all.sh                          everything this machine can run; says what it left out
 #   QUORATE_REQUIRE=cgroups tests/all.sh  as above, but fails when a named part is absent
 #
-# Parts: nextest (test runner), cgroups (limits on processes), etcd (the peer of `bench`), deny (cargo-deny).
+# Parts: nextest (test runner), cgroups (limits on processes), etcd (the peer of `bench`), deny (cargo-deny),
+# fencing (ClusterLabs fence agents and OpenIPMI's simulator), docker (a node inside of a container).
 # With CI=true the lock file must be current and the runner is a required part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,12 +28,12 @@ absent() { # PART WHY
   fi
   left_out+=("$1: $2")
 }
-apt_install() { # PACKAGE: only as root, one at a time
+apt_install() { # PACKAGE..: only as root, one at a time
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
   (
     flock 9
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends "$1" >/dev/null
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null
   ) 9>"${TMPDIR:-/tmp}/quorate-apt.lock"
 }
 has_cgroups() {
@@ -42,9 +43,9 @@ has_cgroups() {
 
 for part in ${require//,/ }; do
   case "$part" in
-    nextest | cgroups | etcd | deny) ;;
+    nextest | cgroups | etcd | deny | fencing | docker) ;;
     *)
-      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny\n' "$part" >&2
+      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker\n' "$part" >&2
       exit 2
       ;;
   esac
@@ -63,6 +64,12 @@ if required etcd && ! command -v etcd >/dev/null; then
   apt_install etcd-server || true
 fi
 command -v etcd >/dev/null || absent etcd "not installed; Debian has it as etcd-server"
+has_fencing() { command -v fence_ipmilan && command -v fence_dummy && command -v ipmitool && command -v ipmi_sim; }
+if required fencing && ! has_fencing >/dev/null; then
+  apt_install fence-agents openipmi ipmitool || true
+fi
+has_fencing >/dev/null || absent fencing "not installed; Debian has them as fence-agents, openipmi and ipmitool"
+docker version >/dev/null 2>&1 || absent docker "no engine answers"
 has_cgroups || absent cgroups "neither a version 2 tree nor the version 1 controllers are mounted"
 [ -w /sys/fs/cgroup ] && [ "$(id -u)" = 0 ] || absent cgroups "this account may make none; run as root"
 cargo deny --version >/dev/null 2>&1 || absent deny "not installed; the tidy test checks licences and sources instead"

@@ -11,12 +11,13 @@ use tonic::{Request, Response, Status, Streaming};
 use super::error::{ApiError, ErrorCode};
 use super::proto::node_service_server::NodeService;
 use super::proto::{
-    AttestNodeRequest, CordonNodeRequest, DrainNodeRequest, FenceNodeRequest, GetRequest, HeartbeatRequest,
-    HeartbeatResponse, LeaveNodeRequest, ListNodesResponse, ListRequest, Node, RegisterNodeRequest,
-    RegisterNodeResponse, UncordonNodeRequest, WriteResponse,
+    AttestNodeRequest, CordonNodeRequest, DrainNodeRequest, FenceNodeRequest, FenceTest, GetRequest,
+    HeartbeatRequest, HeartbeatResponse, LeaveNodeRequest, ListNodesResponse, ListRequest, LoneFenceRequest,
+    LoneFenceResponse, Node, PlanResponse, RegisterNodeRequest, RegisterNodeResponse, TestFenceRequest,
+    TestFenceResponse, UncordonNodeRequest, WriteResponse,
 };
 use super::{read, write};
-use crate::ports::NodePort;
+use crate::ports::{LoneFence, LoneFenced, NodePort};
 
 /// Moves at a time when a drain does not say.
 const DEFAULT_IN_FLIGHT: u32 = 2;
@@ -130,6 +131,55 @@ impl NodeService for Nodes {
         let FenceNodeRequest { node, reason: text, options } = request.into_inner();
         let command = Command::Fence { node: name(&node)?, reason: reason(text, "fencing")? };
         write::write_response(&*self.0, options, command).await
+    }
+
+    async fn plan_fence(&self, request: Request<FenceNodeRequest>) -> Result<Response<PlanResponse>, Status> {
+        let FenceNodeRequest { node, reason, options: _ } = request.into_inner();
+        let command = Command::Fence { node: name(&node)?, reason };
+        let preview = self.0.preview(vec![command]).await.map_err(ApiError::from)?;
+        if let Some(rejection) = &preview.rejected {
+            return Err(ApiError::rejection(rejection, preview.revision).into());
+        }
+        Ok(Response::new(read::plan(preview)))
+    }
+
+    async fn test_fence(
+        &self,
+        request: Request<TestFenceRequest>,
+    ) -> Result<Response<TestFenceResponse>, Status> {
+        let node = name(&request.into_inner().node)?;
+        let tests = self.0.test_fencing(node.clone()).await.map_err(ApiError::from)?;
+        let state = self.0.state();
+        let levels = state.nodes.get(&node).map_or(&[][..], |record| &record.facts.fencing);
+        let tests = tests.into_iter().map(|test| {
+            let level = levels.get(test.level as usize);
+            let method = level.and_then(|level| level.get(test.method as usize));
+            FenceTest {
+                level: test.level,
+                method: method.map(|method| method.name.clone()).unwrap_or_default(),
+                power: test.power.clone().unwrap_or_default(),
+                error: test.power.err().unwrap_or_default(),
+                took_ms: test.took.0,
+            }
+        });
+        Ok(Response::new(TestFenceResponse { by: self.0.me().to_string(), tests: tests.collect() }))
+    }
+
+    async fn fence_without_quorum(
+        &self,
+        request: Request<LoneFenceRequest>,
+    ) -> Result<Response<LoneFenceResponse>, Status> {
+        let LoneFenceRequest { node, confirm, reason: text, options } = request.into_inner();
+        let options = options.unwrap_or_default();
+        let order = LoneFence {
+            node: name(&node)?,
+            confirm,
+            reason: reason(text, "fencing without a quorum")?,
+            by: if options.operator.is_empty() { "unnamed".to_owned() } else { options.operator },
+            from: options.from,
+        };
+        let LoneFenced { proven, said, next } = self.0.fence_alone(order).await.map_err(ApiError::from)?;
+        Ok(Response::new(LoneFenceResponse { proven, said, next }))
     }
 
     async fn attest_node(

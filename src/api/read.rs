@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_core::state::{Loses, Preview};
 use quorate_core::view::{ClusterView, InstanceView, NodeView, OperationView, ServiceView, Why};
 use serde::Serialize;
 
@@ -184,5 +185,25 @@ fn word<T: Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
+    }
+}
+
+/// What commands would lead to; what would change in a service is the caller's to add.
+pub(super) fn plan(preview: Preview) -> proto::PlanResponse {
+    let Preview { revision, actions, waiting, otherwise, loses, quorum, rejected: _ } = preview;
+    let loss = |loses: Loses| proto::Loss {
+        slot: loses.slot.to_string(),
+        priority: loses.priority.to_string(),
+        exclusive: loses.exclusive,
+        state: loses.state,
+    };
+    proto::PlanResponse {
+        revision: revision.0,
+        changes: Vec::new(),
+        actions,
+        waiting,
+        otherwise,
+        loses: loses.into_iter().map(loss).collect(),
+        quorum: quorum.unwrap_or_default(),
     }
 }

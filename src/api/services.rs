@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use quorate_core::command::Command;
-use quorate_core::ids::{NodeId, OperationId, ServiceName, SlotId};
+use quorate_core::ids::{OperationId, ServiceName, SlotId};
 use quorate_core::spec::{ServiceSpec, SpecDefaults, diff, parse};
-use quorate_core::state::{Preview, State};
-use quorate_core::view::{ClusterView, Why};
+use quorate_core::state::State;
+use quorate_core::view::{ClusterView, why};
 use tonic::{Request, Response, Status};
 
 use super::error::{ApiError, ErrorCode};
@@ -59,46 +59,6 @@ fn slot(view: &ClusterView, text: &str) -> Result<SlotId, ApiError> {
     Ok(SlotId { service: service.name.clone(), ordinal: 0 })
 }
 
-/// Finds what a question is about: an operation's number, a node, a service, a slot or an instance.
-fn why(view: &ClusterView, subject: &str) -> Option<Arc<Why>> {
-    let by_instance = || {
-        let key = |instance: &&Arc<quorate_core::view::InstanceView>| {
-            instance.slot == subject || instance.id.as_deref() == Some(subject)
-        };
-        view.instances.values().find(key).map(|instance| instance.why.clone())
-    };
-    let by_service =
-        || view.services.get(&subject.parse::<ServiceName>().ok()?).map(|service| service.why.clone());
-    let by_node = || view.nodes.get(&subject.parse::<NodeId>().ok()?).map(|node| node.why.clone());
-    by_instance().or_else(by_service).or_else(by_node).or_else(|| operation_why(view, subject))
-}
-
-fn operation_why(view: &ClusterView, subject: &str) -> Option<Arc<Why>> {
-    let operation = view.operations.get(&subject.parse::<OperationId>().ok()?)?;
-    let verdict = match &operation.result {
-        Some(result) => format!("{} of {} ended: {result}", kind(operation.kind), operation.target),
-        None => format!("{} of {} is {}", kind(operation.kind), operation.target, operation.phase),
-    };
-    let blocked = operation.blocked.iter().map(|blocked| format!("{}: {}", blocked.what, blocked.why));
-    Some(Arc::new(Why {
-        subject: format!("operation {}", operation.id),
-        verdict,
-        because: std::iter::once(format!("asked for by {}", operation.by)).chain(blocked).collect(),
-        evidence: Vec::new(),
-        next: Vec::new(),
-    }))
-}
-
-fn kind(kind: quorate_core::view::OperationKindView) -> &'static str {
-    use quorate_core::view::OperationKindView as Kind;
-    match kind {
-        Kind::Drain => "drain",
-        Kind::Migration => "migration",
-        Kind::Rollout => "rollout",
-        Kind::Fence => "fence",
-    }
-}
-
 #[tonic::async_trait]
 impl ServiceService for Services {
     async fn deploy_service(
@@ -147,8 +107,7 @@ impl ServiceService for Services {
         if let Some(rejection) = &preview.rejected {
             return Err(ApiError::rejection(rejection, preview.revision).into());
         }
-        let Preview { revision, actions, waiting, rejected: _ } = preview;
-        Ok(Response::new(PlanResponse { revision: revision.0, changes, actions, waiting }))
+        Ok(Response::new(PlanResponse { changes, ..read::plan(preview) }))
     }
 
     async fn stop_service(

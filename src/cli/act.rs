@@ -111,19 +111,6 @@ pub(super) struct CancelArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  quorate fence n2 --reason 'kernel stuck, pager 4711' --wait")]
-pub(super) struct FenceArgs {
-    /// Which node
-    node: String,
-    /// Why, for the audit trail
-    #[arg(long)]
-    reason: String,
-    #[command(flatten)]
-    wait: WaitArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
   quorate attest n2 --dead --reason 'pulled its power cord myself'")]
 pub(super) struct AttestArgs {
     /// Which node
@@ -148,9 +135,10 @@ macro_rules! write_call {
             .await
     }};
 }
+pub(super) use write_call;
 
 /// Says what a write did, then follows it where that was asked for.
-async fn done(
+pub(super) async fn done(
     client: &mut Client,
     output: Output,
     what: &str,
@@ -348,16 +336,6 @@ pub(super) async fn cancel(client: &mut Client, output: Output, args: CancelArgs
     let request = proto::CancelOperationRequest { operation: args.operation, options };
     let answer = write_call!(client, ServiceServiceClient::cancel_operation, request.clone())?;
     done(client, output, &format!("cancelling operation {}", args.operation), answer, None).await
-}
-
-pub(super) async fn fence(client: &mut Client, output: Output, args: FenceArgs) -> Result<(), ApiError> {
-    let request = proto::FenceNodeRequest {
-        node: args.node.clone(),
-        reason: args.reason.clone(),
-        options: Some(client.write_options()),
-    };
-    let answer = write_call!(client, NodeServiceClient::fence_node, request.clone())?;
-    done(client, output, &format!("fencing {}", args.node), answer, Some((&args.wait, Goal::None))).await
 }
 
 pub(super) async fn attest(client: &mut Client, output: Output, args: AttestArgs) -> Result<(), ApiError> {

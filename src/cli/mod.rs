@@ -4,6 +4,7 @@
 mod act;
 mod cluster;
 mod connect;
+mod fence;
 mod kv;
 mod links;
 mod logs;
@@ -113,7 +114,7 @@ enum Ask {
     /// Cancel an operation; what it did is undone where it can be
     Cancel(act::CancelArgs),
     /// Power a node off and prove it
-    Fence(act::FenceArgs),
+    Fence(fence::FenceArgs),
     /// Give your word that a node is dead, where no device can prove it
     Attest(act::AttestArgs),
     /// Cluster settings
@@ -242,7 +243,7 @@ async fn ask(global: &Global, command: Ask) -> Result<(), ApiError> {
         Ask::Uncordon(args) => act::uncordon(client, global.output, args).await,
         Ask::Leave(args) => act::leave(client, global.output, args).await,
         Ask::Cancel(args) => act::cancel(client, global.output, args).await,
-        Ask::Fence(args) => act::fence(client, global.output, args).await,
+        Ask::Fence(args) => fence::fence(client, global.output, args).await,
         Ask::Attest(args) => act::attest(client, global.output, args).await,
         Ask::Settings(command) => cluster::settings(client, global.output, command).await,
         Ask::Kv(command) => kv::kv(client, global.output, command).await,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use quorate_core::view::items::{Items, assemble, take_in};
-use quorate_core::view::{ClusterView, InstanceView, Level, Why};
+use quorate_core::view::{ClusterView, InstanceView, Level, NodeView, Why};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -160,6 +160,7 @@ fn nodes_table(view: &ClusterView, filter: &str) -> String {
             node.isolated.then_some("isolated"),
             node.witness.then_some("witness"),
             node.fence_methods.is_empty().then_some("no fence method"),
+            unfenceable(node).then_some("a fence method that no node can use"),
         ];
         table.row([
             node.name.to_string(),
@@ -174,6 +175,12 @@ fn nodes_table(view: &ClusterView, filter: &str) -> String {
         ]);
     }
     table.text("no nodes: this one has not joined a cluster yet")
+}
+
+/// Is there a method that every node lacks something for?
+fn unfenceable(node: &NodeView) -> bool {
+    let mut methods = node.fencing.levels.iter().flatten();
+    methods.any(|method| method.able.is_empty() && !method.missing.is_empty())
 }
 
 pub(super) async fn services(client: &mut Client, output: Output, args: &ListArgs) -> Result<(), ApiError> {

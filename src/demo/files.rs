@@ -138,7 +138,7 @@ pub(super) fn node_yaml(
     let command = [quoted(&program)?, "demo".into(), "fence-agent".into(), "--dir".into(), quoted(dir)?];
     writeln!(
         text,
-        "fencing:\n  methods: [[{{name: demo, exec: [{}, --node, {}], timeout: 10s, attempts: 2}}]]",
+        "fencing:\n  methods: [[{{name: demo, exec: [{}, --node, {}], timeout: 10s, attempts: 5}}]]",
         command.join(", "),
         node.name
     )?;

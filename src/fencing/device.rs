@@ -96,6 +96,7 @@ impl<'a> Opened<'a> {
                 arguments: Vec::new(),
                 variables: Vec::new(),
                 input: agent_lines(verb, parameters, self.secret.as_ref()),
+                most_output: Call::WORDS,
             },
             FenceDevice::Exec { command, parameters, .. } => {
                 let words = command.iter().skip(1).cloned();
@@ -107,6 +108,7 @@ impl<'a> Opened<'a> {
                         ("QUORATE_FENCE_ACTION", verb.word().to_owned()),
                     ],
                     input: request(verb, self.target, parameters, self.secret.as_ref()),
+                    most_output: Call::WORDS,
                 }
             }
             FenceDevice::Guest { engine, guest, connect } => Call {
@@ -114,6 +116,7 @@ impl<'a> Opened<'a> {
                 arguments: guest_words(*engine, verb, guest, connect.as_deref()),
                 variables: Vec::new(),
                 input: String::new(),
+                most_output: Call::WORDS,
             },
         }
     }

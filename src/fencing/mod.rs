@@ -2,11 +2,14 @@
 //! or claims; who may ask was decided before.
 //!
 //! [`off`] and its kin ask a `device` (agent, program or engine), each call of which is a `run` of one
-//! program; a `secret` is read for the call and scrubbed from what comes back.
+//! program; a `secret` is read for the call and scrubbed from what comes back. [`Tools`] says what is missing
+//! here before it is needed; `metadata` is what an agent says of itself.
 
 mod device;
+mod metadata;
 mod run;
 mod secret;
+mod tools;
 
 use std::time::Duration;
 
@@ -16,6 +19,8 @@ use quorate_core::ids::NodeId;
 use quorate_core::observation::FenceOutcome;
 use run::NoEnd;
 use tokio::time::{Instant, sleep};
+
+pub use tools::Tools;
 
 /// Between two looks at a node that is still on.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -44,6 +49,17 @@ pub async fn off(target: &NodeId, method: &FenceMethod) -> FenceOutcome {
     match read_back(&opened, limit, obeyed).await {
         Ok(read) => FenceOutcome::ProvenOff { output: format!("{}: {deed}; {read}", method.name) },
         Err(why) => failed(format!("{deed}; {why}")),
+    }
+}
+
+/// Asks for the power state alone: `on` or `off`, or why the method cannot be relied on.
+pub async fn test(target: &NodeId, method: &FenceMethod) -> Result<String, String> {
+    let opened = Opened::new(target, &method.device)?;
+    match opened.read(Duration::from_millis(method.timeout.0)).await {
+        Ok(Power::On) => Ok("on".to_owned()),
+        Ok(Power::Off) => Ok("off".to_owned()),
+        Ok(Power::Else(said)) => Err(said),
+        Err(why) => Err(why.to_string()),
     }
 }
 

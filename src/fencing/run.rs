@@ -10,8 +10,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// More output than this says nothing more to a person.
-const MAX_OUTPUT: usize = 4 * 1024;
 /// Where programs are looked for after the PATH, which an unprivileged shell cuts short.
 const ALSO: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
@@ -21,6 +19,15 @@ pub(super) struct Call {
     pub(super) arguments: Vec<String>,
     pub(super) variables: Vec<(&'static str, String)>,
     pub(super) input: String,
+    /// What it writes beyond this is dropped.
+    pub(super) most_output: usize,
+}
+
+impl Call {
+    /// More output than this says nothing more to a person.
+    pub(super) const WORDS: usize = 4 * 1024;
+    /// The longest description of an agent that is read.
+    pub(super) const DOCUMENT: usize = 1024 * 1024;
 }
 
 /// How a program ended.
@@ -85,7 +92,7 @@ pub(super) async fn run(call: &Call, limit: Duration) -> Result<Ran, NoEnd> {
         .spawn()
         .map_err(|error| NoEnd::Start(name.clone(), error))?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let finished = timeout(limit, finish(&mut child, &call.input)).await;
+    let finished = timeout(limit, finish(&mut child, call)).await;
     // Whatever it left behind goes with it, on every way out.
     if let Some(group) = group {
         let _ = kill_process_group(group, Signal::KILL);
@@ -99,24 +106,25 @@ pub(super) async fn run(call: &Call, limit: Duration) -> Result<Ran, NoEnd> {
     }
 }
 
-async fn finish(child: &mut Child, input: &str) -> std::io::Result<Ran> {
+async fn finish(child: &mut Child, call: &Call) -> std::io::Result<Ran> {
     let (to, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async {
         if let Some(mut to) = to {
             // A program that does not read is no failure.
-            let _ = to.write_all(input.as_bytes()).await;
+            let _ = to.write_all(call.input.as_bytes()).await;
         }
     };
-    let ((), status, out, err) = tokio::join!(write, child.wait(), read(out), read(err));
+    let ((), status, out, err) =
+        tokio::join!(write, child.wait(), read(out, call.most_output), read(err, call.most_output));
     Ok(Ran { status: status?, out, err })
 }
 
 /// Reads to the end but keeps only the beginning, so that a talkative program is never blocked.
-async fn read(from: Option<impl AsyncRead + Unpin>) -> String {
+async fn read(from: Option<impl AsyncRead + Unpin>, most: usize) -> String {
     let Some(mut from) = from else { return String::new() };
     let (mut kept, mut piece) = (Vec::new(), [0_u8; 1_024]);
     while let Ok(count @ 1..) = from.read(&mut piece).await {
-        let room = MAX_OUTPUT.saturating_sub(kept.len()).min(count);
+        let room = most.saturating_sub(kept.len()).min(count);
         kept.extend_from_slice(&piece[..room]);
     }
     String::from_utf8_lossy(&kept).into_owned()
@@ -128,7 +136,13 @@ mod tests {
 
     fn script(body: &str) -> Call {
         let arguments = ["-c", body].map(str::to_owned).to_vec();
-        Call { program: PathBuf::from("/bin/sh"), arguments, variables: Vec::new(), input: "word".to_owned() }
+        Call {
+            program: PathBuf::from("/bin/sh"),
+            arguments,
+            variables: Vec::new(),
+            input: "word".to_owned(),
+            most_output: Call::WORDS,
+        }
     }
 
     #[tokio::test]
@@ -155,7 +169,7 @@ mod tests {
     async fn endless_output_is_bounded_and_input_is_given_once() {
         let limit = Duration::from_secs(10);
         let ran = run(&script("head -c 1000000 /dev/zero | tr '\\0' x"), limit).await.ok().unwrap();
-        assert_eq!(ran.out.len(), MAX_OUTPUT);
+        assert_eq!(ran.out.len(), Call::WORDS);
         let ran = run(&script("cat; echo oops >&2; exit 3"), limit).await.ok().unwrap();
         assert_eq!(
             (ran.status.code(), ran.last_line(), ran.said().as_str()),

@@ -8,6 +8,7 @@
 
 mod announce;
 mod answer;
+mod audit;
 #[expect(unreachable_pub, reason = "generated code")]
 mod cluster_proto;
 mod control;
@@ -18,6 +19,7 @@ mod heartbeat;
 mod identity;
 mod inner;
 mod join;
+mod lone;
 mod machine;
 mod options;
 mod output;

@@ -10,6 +10,7 @@ use futures::{FutureExt, StreamExt};
 use quorate_core::command::{Command, NodeAdmission, Proposal};
 use quorate_core::detect::detect;
 use quorate_core::ids::{ClusterId, NodeId, RaftId, Revision, SlotId};
+use quorate_core::observation::FenceTest;
 use quorate_core::plan;
 use quorate_core::state::{Answer, Preview, State};
 use quorate_core::view::ClusterView;
@@ -20,8 +21,8 @@ use super::inner::{Inner, hold};
 use super::peers::address;
 use super::token::JoinToken;
 use super::wire::{AskOutput, Down, Refusal, Up, decode, encode};
-use super::{answer, output, propose, server, show};
-use crate::ports::{KvChanges, NodePort, Output, RaftMember, RaftView, SubmitError};
+use super::{answer, fencing, lone, output, propose, server, show};
+use crate::ports::{KvChanges, LoneFence, LoneFenced, NodePort, Output, RaftMember, RaftView, SubmitError};
 use crate::raft::ChangeError;
 
 /// A handle on a running node.
@@ -102,6 +103,14 @@ impl NodePort for Port {
         let observed = self.0.observed(&state, self.0.now());
         let verdicts = detect(&observed, &state);
         futures::future::ready(Ok(plan::preview(&state, &observed, &verdicts, &commands))).boxed()
+    }
+
+    fn test_fencing(&self, node: NodeId) -> BoxFuture<'_, Result<Vec<FenceTest>, SubmitError>> {
+        async move { fencing::test(&self.0, &node).await }.boxed()
+    }
+
+    fn fence_alone(&self, order: LoneFence) -> BoxFuture<'_, Result<LoneFenced, SubmitError>> {
+        lone::fence(&self.0, order).boxed()
     }
 
     fn logs(&self, slot: SlotId, tail: u32, follow: bool) -> BoxFuture<'_, Result<Output, SubmitError>> {

@@ -27,7 +27,7 @@ use super::peers::Addresses;
 use super::port::Port;
 use super::server::{BulkServer, ClusterServer};
 use super::wire::MAX_BYTES;
-use super::{announce, answer, control, effects, health, heartbeat, reach, relay, show, survey};
+use super::{announce, answer, control, effects, fencing, health, heartbeat, reach, relay, show, survey};
 use crate::executors::ProcessExecutor;
 use crate::guard::{GuardClient, GuardOptions};
 use crate::host;
@@ -257,6 +257,7 @@ fn build(
     control.spawn(control::run(inner.clone()));
     work.spawn(survey::usage(inner.clone(), probe));
     control.spawn(reach::run(inner.clone()));
+    work.spawn(fencing::survey(inner.clone()));
     if founder {
         let endpoints = inner.facts.endpoints.clone();
         work.block_on(handle.bootstrap(endpoints)).context("cannot found the cluster")?;

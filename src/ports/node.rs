@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_core::command::{Command, Proposal};
 use quorate_core::ids::{ClusterId, Endpoint, NodeId, RaftId, RequestId, Revision, SlotId};
+use quorate_core::observation::FenceTest;
 use quorate_core::state::{Answer, KvChange, Preview, State};
 use quorate_core::view::ClusterView;
 use tokio::sync::watch;
@@ -91,6 +92,32 @@ pub struct RaftMember {
     pub endpoints: Vec<Endpoint>,
 }
 
+/// A node that is to be fenced by the one asked alone, without a quorum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoneFence {
+    /// Which one.
+    pub node: NodeId,
+    /// Its name as the operator typed it once more.
+    pub confirm: String,
+    /// Why.
+    pub reason: String,
+    /// Who asks.
+    pub by: String,
+    /// Such as `cli@n1`.
+    pub from: String,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoneFenced {
+    /// Was it read back as off?
+    pub proven: bool,
+    /// What each method said, in order.
+    pub said: Vec<String>,
+    /// What the operator does next.
+    pub next: String,
+}
+
 /// The output of a slot: which node it comes from, and its pieces in order.
 pub type Output = (NodeId, BoxStream<'static, Result<Bytes, SubmitError>>);
 
@@ -131,6 +158,12 @@ pub trait NodePort: Send + Sync + 'static {
 
     /// What commands would lead to, on State as it is here; proposes nothing.
     fn preview(&self, commands: Vec<Command>) -> BoxFuture<'_, Result<Preview, SubmitError>>;
+
+    /// Asks every fence device of a node for the power state, from here; nothing is switched.
+    fn test_fencing(&self, node: NodeId) -> BoxFuture<'_, Result<Vec<FenceTest>, SubmitError>>;
+
+    /// Fences a node from here without a quorum, on an operator's word. Refused where there is a quorum.
+    fn fence_alone(&self, order: LoneFence) -> BoxFuture<'_, Result<LoneFenced, SubmitError>>;
 
     /// The output of a slot from whichever node has it: the last `tail` lines (0: all that is kept), then
     /// new output as it comes if `follow`. Says which node it comes from.

@@ -1,7 +1,10 @@
 //! Whole nodes as real processes on loopback: founded, joined, killed, restarted and wiped, steered by the
 //! real command line alone.
 
+mod bmc;
+mod container;
 mod drain;
+mod fencing;
 mod hostile;
 mod joins;
 mod losses;

@@ -76,7 +76,11 @@ pub struct Member {
     pub grpc: u16,
     pub http: u16,
     child: Option<Child>,
+    launch: Option<Launch>,
 }
+
+/// Starts a node that is no child of the test, with these further arguments.
+type Launch = Box<dyn Fn(&[&str]) + Send + Sync>;
 
 impl Member {
     pub fn bind(&self) -> String {
@@ -133,6 +137,7 @@ impl Cluster {
             grpc: port(),
             http: port(),
             child: None,
+            launch: None,
         });
         let cluster = Self { members: members.collect(), dir, hold: Some(hold), held, net: None };
         for at in 0..count {
@@ -184,17 +189,43 @@ impl Cluster {
         self.dir.path().join(&self.members[at].name)
     }
 
-    /// Starts a node's process.
-    pub fn start(&mut self, at: usize, arguments: &[&str]) {
-        let stderr =
-            std::fs::File::create(self.dir.path().join(format!("{}.err", self.members[at].name))).unwrap();
+    /// Adds lines to a node's file, before it is started.
+    pub fn append(&mut self, at: usize, lines: &str) {
+        self.members[at].extra.push_str(lines);
+        self.write_file(at);
+    }
+
+    /// The command that a node is started by.
+    pub fn command(&self, at: usize) -> Command {
         let mut command = quorate();
-        command.args(["node", "--demo", "--hold", "0", "--config"]).arg(self.file(at)).args(arguments);
+        command.args(["node", "--demo", "--hold", "0", "--config"]).arg(self.file(at));
         if self.net.is_some() {
             command.arg("--detours").arg(self.detours(at));
         }
-        let child = command
-            .stdin(Stdio::from(self.held.try_clone().unwrap()))
+        command
+    }
+
+    /// One more end of the pipe that everything hangs on.
+    pub fn held(&self) -> Stdio {
+        Stdio::from(self.held.try_clone().unwrap())
+    }
+
+    /// This starts the node in place of a process of this test's own.
+    pub fn launch_by(&mut self, at: usize, launch: impl Fn(&[&str]) + Send + Sync + 'static) {
+        self.members[at].launch = Some(Box::new(launch));
+    }
+
+    /// Starts a node's process.
+    pub fn start(&mut self, at: usize, arguments: &[&str]) {
+        if let Some(launch) = &self.members[at].launch {
+            return launch(arguments);
+        }
+        let stderr =
+            std::fs::File::create(self.dir.path().join(format!("{}.err", self.members[at].name))).unwrap();
+        let child = self
+            .command(at)
+            .args(arguments)
+            .stdin(self.held())
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()
@@ -405,4 +436,15 @@ pub fn free_ports(count: usize) -> Vec<u16> {
         found.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, rand::rng().random_range(12_000..32_000))));
     }
     found.iter().map(|one| one.local_addr().unwrap().port()).collect()
+}
+
+/// Is a part of the host there that a test needs? If not, it says so, and fails where QUORATE_REQUIRE names
+/// that part.
+pub fn needs(part: &str, there: bool) -> bool {
+    if !there {
+        let required = std::env::var("QUORATE_REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|one| one.trim() == part), "{part} is required and missing here");
+        println!("left out: this host or account has no {part}");
+    }
+    there
 }

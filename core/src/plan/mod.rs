@@ -23,7 +23,7 @@ mod waiting;
 
 pub use evidence::checklist;
 pub use kv::{TtlClock, kv_expiry};
-pub use nodes::attest_check;
+pub use nodes::{attest_check, heard_by};
 pub use preview::preview;
 
 use crate::observation::{Observed, Verdicts};

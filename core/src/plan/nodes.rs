@@ -155,15 +155,27 @@ pub fn attest_check(observed: &Observed, state: &State, node: &NodeId) -> Result
         let remedy = "wait until it is lost, or fence it".to_owned();
         return refused(format!("node {node} is not lost"), remedy);
     }
-    let limit = state.cluster.settings.terms.lease;
     let since_heard = observed.nodes.get(node).map(|heard| observed.now.since(heard.received));
+    let limit = state.cluster.settings.terms.lease;
     if let Some(age) = since_heard.filter(|age| *age < limit) {
         return refused(
             format!("node {node} was heard {age} ago"),
             "it is not dead: fence it instead".to_owned(),
         );
     }
-    let witness = observed.reach.rows.iter().find_map(|(from, known)| {
+    match heard_by(observed, state, node) {
+        Some(from) => refused(
+            format!("node {from} still hears node {node}"),
+            "it is not dead: fence it, or cut it off first".to_owned(),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// A node that has heard of this one within a lease, over any way, if one has.
+pub fn heard_by<'a>(observed: &'a Observed, state: &State, node: &NodeId) -> Option<&'a NodeId> {
+    let limit = state.cluster.settings.terms.lease;
+    observed.reach.rows.iter().find_map(|(from, known)| {
         let age = observed.now.since(known.at);
         if from == node {
             return (age < limit).then_some(&observed.me);
@@ -171,12 +183,5 @@ pub fn attest_check(observed: &Observed, state: &State, node: &NodeId) -> Result
         let recent = |at: Option<crate::units::Millis>| at.is_some_and(|at| age + at < limit);
         let mut links = known.row.links.iter().filter(|link| link.to == *node);
         links.any(|link| recent(link.last_good) || recent(link.heard)).then_some(from)
-    });
-    match witness {
-        Some(from) => refused(
-            format!("node {from} still hears node {node}"),
-            "it is not dead: fence it, or cut it off first".to_owned(),
-        ),
-        None => Ok(()),
-    }
+    })
 }

@@ -8,9 +8,9 @@ use super::foresee::{judged, obeyed};
 use super::plan;
 use crate::command::{Actor, Command, OperationStep, Proposal};
 use crate::evidence::Evidence;
-use crate::ids::Revision;
+use crate::ids::{NodeId, Revision, SlotId};
 use crate::observation::{Observed, Verdicts};
-use crate::state::{OperationKind, Preview, Rejection, State};
+use crate::state::{Claim, Loses, OperationKind, Preview, Rejection, State};
 use crate::units::WallMs;
 
 /// The planner is asked this often at most.
@@ -32,11 +32,49 @@ pub fn preview(state: &State, observed: &Observed, verdicts: &Verdicts, commands
     let known: BTreeSet<&String> = anyway.actions.iter().map(|action| &action.what).collect();
     let actions = then.actions.iter().filter(|action| !known.contains(&action.what));
     let waiting = then.waiting.iter().filter(|line| !anyway.waiting.contains(line));
-    Preview {
+    let otherwise = anyway.actions.iter().map(Action::line).chain(anyway.waiting.iter().cloned());
+    let mut preview = Preview {
         revision: state.revision,
         actions: bounded(actions.map(Action::line).collect()),
         waiting: bounded(waiting.cloned().collect()),
-        rejected: None,
+        otherwise: bounded(otherwise.collect()),
+        ..Preview::default()
+    };
+    for command in commands {
+        if let Command::Fence { node, .. } = command {
+            preview.loses.extend(loses(state, node).take(MOST_LINES));
+            preview.quorum = Some(quorum_without(state, observed, node));
+        }
+    }
+    preview
+}
+
+/// The copies that lose this node, the most important first.
+fn loses(state: &State, node: &NodeId) -> impl Iterator<Item = Loses> {
+    let known = |(slot, claim): (&SlotId, &Claim)| {
+        let service = state.services.get(&slot.service)?;
+        let spec = service.spec_of(claim.version);
+        Some(Loses {
+            slot: slot.clone(),
+            priority: spec.priority,
+            exclusive: service.exclusive,
+            state: spec.state_dir.is_some(),
+        })
+    };
+    let mut lost: Vec<Loses> = state.claims_on(node).filter_map(known).collect();
+    lost.sort_by(|one, two| two.priority.cmp(&one.priority).then_with(|| one.slot.cmp(&two.slot)));
+    lost.into_iter()
+}
+
+fn quorum_without(state: &State, observed: &Observed, node: &NodeId) -> String {
+    let voters = &observed.raft.voters;
+    let left = voters.iter().filter_map(|id| state.node_of(*id));
+    let left = left.filter(|(voter, record)| *voter != node && !record.lost()).count();
+    let needed = voters.len() / 2 + 1;
+    let total = voters.len();
+    match left.checked_sub(needed) {
+        Some(spare) => format!("{left} of {total} voters are left: quorum, {spare} spare"),
+        None => format!("{left} of {total} voters are left: NO QUORUM, {needed} are needed"),
     }
 }
 

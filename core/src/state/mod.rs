@@ -179,8 +179,27 @@ pub struct Preview {
     pub actions: Vec<String>,
     /// What would wait, and for what, in words.
     pub waiting: Vec<String>,
+    /// What happens by itself if nothing is asked for: done, or waited for, in words.
+    pub otherwise: Vec<String>,
+    /// The copies that lose their node at once.
+    pub loses: Vec<Loses>,
+    /// What is left of the quorum, in words, where a node goes.
+    pub quorum: Option<String>,
     /// The first command that would be refused, if one would.
     pub rejected: Option<Rejection>,
+}
+
+/// A copy whose node is taken from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loses {
+    /// Which.
+    pub slot: SlotId,
+    /// How important it is.
+    pub priority: crate::spec::Priority,
+    /// May no second one run?
+    pub exclusive: bool,
+    /// Does it keep state on that node?
+    pub state: bool,
 }
 
 /// One step of Raft's membership.

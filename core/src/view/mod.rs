@@ -3,6 +3,7 @@
 //! waits and what comes next is the planner's own report.
 
 mod countdowns;
+mod fencing;
 mod instances;
 pub mod items;
 mod links;
@@ -25,10 +26,11 @@ use imbl::OrdMap;
 pub use crate::event::Level;
 pub use crate::observation::{ExecutorFact, Health, InstanceUsage, NodeUsage, Unavailable};
 pub use crate::reach::LinkFault;
+pub use fencing::{FenceMethodView, FenceTestView, FencingView, MissingView};
 pub use links::{ArbiterRow, LinkRow, LinkVerdict, LinksView, Rtt, SideView};
 pub use model::{
     BlockedView, ClusterKind, ClusterSummary, ClusterView, Countdown, EventView, EvidenceView, ExitView,
-    InstanceState, InstanceView, NextView, NodeResources, NodeState, NodeView, OperationKindView,
+    InstanceState, InstanceView, NextView, NodeResources, NodeState, NodeView, NoteView, OperationKindView,
     OperationView, RecoveryView, Replicas, ServiceView, Standing, Verdict, VersionView, WaitingView, Why,
 };
 pub use sight::Look;

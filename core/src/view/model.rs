@@ -7,6 +7,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use super::fencing::FencingView;
 use super::links::LinksView;
 use crate::event::Level;
 use crate::ids::{
@@ -212,6 +213,8 @@ pub struct NodeView {
     pub labels: BTreeMap<String, String>,
     /// How it can be fenced, in words; empty when it cannot.
     pub fence_methods: Vec<String>,
+    /// How it can be fenced, by whom, what is missing, and what happened.
+    pub fencing: FencingView,
     /// The release it runs.
     pub release: String,
     /// Seen from here, or passed on?
@@ -430,6 +433,19 @@ pub struct OperationView {
     pub ended_at: Option<WallMs>,
     /// Can it be cancelled?
     pub cancellable: bool,
+    /// Why it was asked for.
+    pub reason: String,
+    /// What happened, oldest first, bounded.
+    pub history: Vec<NoteView>,
+}
+
+/// One line of an operation's history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteView {
+    /// When.
+    pub at: WallMs,
+    /// What was done or said.
+    pub text: String,
 }
 
 /// Kinds of operation.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::fencing;
 use super::model::{NextView, NodeResources, NodeState, NodeView, Standing, Why};
 use super::sight::Sight;
 use super::words::{self, count};
@@ -53,6 +54,7 @@ pub(super) fn node(sight: &Sight<'_>, id: &NodeId, record: &NodeRecord, standing
         instances: given.claims,
         labels: record.facts.labels.clone(),
         fence_methods: record.facts.fencing.iter().map(|level| level_words(level)).collect(),
+        fencing: fencing::fencing(sight, id, record),
         release: record.facts.release.clone(),
         observed: sight.seen(id),
         why: Arc::new(why(sight, id, record, state)),
@@ -164,6 +166,7 @@ fn reasons(sight: &Sight<'_>, id: &NodeId, record: &NodeRecord, state: NodeState
         because.push("its deadlines are not held by two holders: its silence proves nothing".to_owned());
         because.extend(record.facts.unarmed.as_ref().map(|it| format!("{}; {}", it.why, it.remedy)));
     }
+    because.extend(fencing::unavailable(sight, id, record));
     if state == NodeState::Alive && sight.seen(id) {
         because.push(format!("it holds {}", count(sight.given(id).claims as usize, "claim", "claims")));
     }

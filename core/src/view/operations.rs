@@ -1,6 +1,6 @@
 //! Operations as rows: how far, how fast, what blocks them, when they end at the latest.
 
-use super::model::{BlockedView, OperationKindView, OperationView};
+use super::model::{BlockedView, NoteView, OperationKindView, OperationView};
 use super::sight::Sight;
 use super::words;
 use crate::ids::{OperationId, SlotId};
@@ -34,6 +34,12 @@ pub(super) fn operation(sight: &Sight<'_>, id: OperationId, operation: &Operatio
         begun_at: operation.begun_at,
         ended_at: operation.ended.as_ref().map(|end| end.at),
         cancellable: running && !operation.cancelling && cancellable(&operation.kind),
+        reason: operation.reason.clone(),
+        history: operation
+            .history
+            .iter()
+            .map(|note| NoteView { at: note.at, text: note.step.words() })
+            .collect(),
     };
     let mut row = match &operation.kind {
         OperationKind::Drain(drain) => {

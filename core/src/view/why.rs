@@ -5,6 +5,9 @@ use std::sync::Arc;
 use super::model::{ClusterView, NextView, OperationKindView, OperationView, Why};
 use crate::ids::{NodeId, OperationId, ServiceName};
 
+/// Steps of an operation that an answer repeats.
+const MOST_TOLD: usize = 6;
+
 /// Why a node, service, slot, instance or operation is as it is; `cluster` asks about the whole.
 /// A word before the name (`node n2`, `operation 7`) settles what is meant.
 pub fn why(view: &ClusterView, subject: &str) -> Option<Arc<Why>> {
@@ -46,6 +49,8 @@ fn operation(view: &ClusterView, name: &str) -> Option<Arc<Why>> {
         None => format!("{title} is {}: {} of {}", operation.phase, operation.done, operation.total),
     };
     let blocked = operation.blocked.iter().map(|blocked| format!("{}: {}", blocked.what, blocked.why));
+    // What its steps said, the newest first: the reason of a failure is often in the one before.
+    let told = operation.history.iter().rev().take(MOST_TOLD).map(|note| note.text.clone());
     let cancel = operation.cancellable.then(|| NextView {
         what: "it is undone".to_owned(),
         when_ms: None,
@@ -59,10 +64,17 @@ fn operation(view: &ClusterView, name: &str) -> Option<Arc<Why>> {
     Some(Arc::new(Why {
         subject: format!("operation {}", operation.id),
         verdict,
-        because: std::iter::once(format!("asked for by {}", operation.by)).chain(blocked).collect(),
+        because: std::iter::once(asked(operation)).chain(blocked).chain(told).collect(),
         evidence: Vec::new(),
         next: end.into_iter().chain(cancel).collect(),
     }))
+}
+
+fn asked(operation: &OperationView) -> String {
+    match operation.reason.as_str() {
+        "" => format!("asked for by {}", operation.by),
+        reason => format!("asked for by {}: {reason}", operation.by),
+    }
 }
 
 fn title(operation: &OperationView) -> String {

@@ -70,6 +70,27 @@ fn a_fence_is_previewed_with_what_starts_elsewhere() {
     world.settle();
     let shown = foresee(&world, Command::Fence { node: node("n2"), reason: "it misbehaves".to_owned() });
     assert_eq!(shown.actions.last().unwrap(), "db/0 starts on n1: only n1 fits", "{shown:?}");
+    let lost: Vec<String> = shown.loses.iter().map(|loses| loses.slot.to_string()).collect();
+    assert_eq!(
+        (lost, shown.loses[0].exclusive, shown.loses[0].state),
+        (vec!["db/0".to_owned()], true, false)
+    );
+    assert_eq!(shown.quorum.unwrap(), "1 of 2 voters are left: NO QUORUM, 2 are needed");
+    assert_eq!(shown.otherwise, Vec::<String>::new(), "nothing happens by itself");
+}
+
+#[test]
+fn what_happens_if_nothing_is_done_is_told_beside_a_fence() {
+    let mut world = World::new(&["n1", "n2", "n3"]);
+    world.fence_method("n2");
+    world.set("fencing.auto", "off");
+    world.deploy("name: db\nplacement: {affinity: [{constraint: \"node == n2\", weight: 50}]}\n");
+    world.settle();
+    world.lose("n2");
+    world.settle();
+    let shown = foresee(&world, Command::Fence { node: node("n2"), reason: "it is stuck".to_owned() });
+    assert!(shown.actions.iter().any(|line| line.starts_with("db/0 starts on n1")), "{shown:?}");
+    assert!(shown.otherwise.iter().any(|line| line.starts_with("db/0 waits: ")), "{shown:?}");
 }
 
 #[test]
