@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         fixtures::lost(),
         fixtures::drain(),
         fixtures::no_quorum(),
+        fixtures::split(),
         fixtures::big(50, 500),
     ];
     for view in views.into_iter().map(Arc::new).cycle() {

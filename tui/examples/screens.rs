@@ -8,7 +8,7 @@ mod keys;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "usage: screens healthy|lost|drain|empty|no_quorum|big WIDTHxHEIGHT [KEYS..]";
+    let usage = "usage: screens healthy|lost|drain|empty|no_quorum|split|big WIDTHxHEIGHT [KEYS..]";
     let [fixture, size, rest @ ..] = &args[..] else { return Err(usage.into()) };
     let view = match fixture.as_str() {
         "healthy" => fixtures::healthy(),
@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "drain" => fixtures::drain(),
         "empty" => fixtures::empty(),
         "no_quorum" => fixtures::no_quorum(),
+        "split" => fixtures::split(),
         "big" => fixtures::big(1_000, 50_000),
         _ => return Err(usage.into()),
     };

@@ -45,6 +45,7 @@ pub(crate) enum Screen {
     Operations,
     Events,
     Logs,
+    Links,
 }
 
 /// A part of a screen that can have the focus.
@@ -222,6 +223,7 @@ impl App {
             }
             Screen::Operations => &[TableId::Operations],
             Screen::Events => &[TableId::Events],
+            Screen::Links => &[TableId::Links],
             Screen::Logs => return vec![Pane::Log],
         };
         tables.iter().copied().map(Pane::Table).collect()

@@ -1,8 +1,7 @@
 //! The whole screen as a pure function of the cockpit's memory: where you stand, the verdict, the
 //! screen, the keys. Changes nothing.
 
-use quorate_core::ids::NodeId;
-use quorate_core::view::{ClusterKind, ClusterView, Level, LinkVerdict};
+use quorate_core::view::{ClusterKind, ClusterView, Level};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
@@ -76,6 +75,7 @@ fn whole(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
         Screen::Operations => screens::lists::operations(canvas, body, app, view),
         Screen::Events => screens::lists::events(canvas, body, app, view),
         Screen::Logs => screens::logs::draw(canvas, body, app),
+        Screen::Links => screens::links::draw(canvas, body, app, view),
     }
     footer(canvas, area, app);
 }
@@ -95,6 +95,7 @@ fn under_cursor(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterVi
         Row::Operation(o) => (rows::operations::note_text(o), Vec::new()),
         Row::Countdown(_) => return area,
         Row::Event(e) => (format!("{}: {}", e.subject, e.text), Vec::new()),
+        Row::Link(l) => (rows::links::pair(l, &view.links, ctx.age_ms), Vec::new()),
     };
     let next = next.into_iter().next().map_or_else(String::new, |(next, _)| format!("; next: {next}"));
     let width = usize::from(area.width.saturating_sub(4));
@@ -209,26 +210,12 @@ fn verdict(canvas: &Canvas<'_>, app: &App, view: &ClusterView, width: usize) -> 
         out.push(Line::styled(format!("{lead}{part}"), canvas.style(role)));
     }
     if let Some(link) = view.links.verdicts.first() {
-        let text = words::fit(&links(link, app.age_ms()), width.saturating_sub(3), canvas.glyphs().cut);
+        let because = link.evidence.first().map_or_else(String::new, |e| format!(": {}", words::clean(e)));
+        let text = format!("{}{because}", screens::links::headline(link, app.age_ms()));
+        let text = words::fit(&text, width.saturating_sub(3), canvas.glyphs().cut);
         out.push(Line::styled(format!("   {text}"), canvas.style(Role::Warning)));
     }
     out
-}
-
-/// What the detector makes of the links: who can still talk to whom, since when, on which ground.
-fn links(verdict: &LinkVerdict, age_ms: u64) -> String {
-    let side = |side: &Vec<NodeId>| {
-        let names: Vec<&str> = side.iter().map(NodeId::as_str).collect();
-        format!("{{{}}}", names.join(" "))
-    };
-    let sides: Vec<String> = verdict.sides.iter().map(side).collect();
-    let since = words::span(verdict.since_ms.saturating_add(age_ms));
-    let ground = verdict.evidence.first().map_or_else(String::new, |e| format!(": {e}"));
-    words::clean(&format!(
-        "links: {} for {since}, sides {}{ground}",
-        verdict.kind.replace('_', " "),
-        sides.join(" | ")
-    ))
 }
 
 fn footer(canvas: &mut Canvas<'_>, area: Rect, app: &App) {

@@ -26,6 +26,7 @@ pub(crate) enum TableId {
     ServiceEvents,
     Operations,
     Events,
+    Links,
 }
 
 impl TableId {
@@ -39,6 +40,7 @@ impl TableId {
             TableId::Timeline | TableId::Events | TableId::NodeEvents | TableId::ServiceEvents => {
                 Kind::Events
             }
+            TableId::Links => Kind::Links,
         }
     }
 }
@@ -191,6 +193,11 @@ fn collect(id: TableId, about: &About, view: &ClusterView) -> Vec<Row> {
         }
         TableId::Running | TableId::Operations => operations(id == TableId::Running, view),
         TableId::Timeline | TableId::Events => events(view, |_| true),
+        TableId::Links => {
+            let mut list: Vec<_> = view.links.rows.iter().collect();
+            list.sort_by_key(|l| rows::links::order(l));
+            list.into_iter().map(|l| Row::Link(Arc::new(l.clone()))).collect()
+        }
         TableId::NodeEvents | TableId::ServiceEvents => events(view, |event| concerns(event, about)),
     }
 }

@@ -178,6 +178,7 @@ pub(crate) fn run(app: &mut App, cmd: Cmd, by: Chord) -> Vec<Out> {
         Cmd::Operations => go(app, Screen::Operations),
         Cmd::Events => go(app, Screen::Events),
         Cmd::Logs => go(app, Screen::Logs),
+        Cmd::Links => go(app, Screen::Links),
         Cmd::NextPane => focus(app, 1),
         Cmd::PreviousPane => focus(app, -1),
         Cmd::Down => step(app, 1),

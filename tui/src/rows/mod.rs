@@ -4,6 +4,7 @@
 pub(crate) mod countdowns;
 pub(crate) mod events;
 pub(crate) mod instances;
+pub(crate) mod links;
 pub(crate) mod nodes;
 pub(crate) mod operations;
 pub(crate) mod services;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use quorate_core::ids::{NodeId, OperationId, ServiceName};
 use quorate_core::view::{
-    ClusterView, Countdown, EventView, InstanceView, Level, NodeView, OperationView, ServiceView,
+    ClusterView, Countdown, EventView, InstanceView, Level, LinkRow, NodeView, OperationView, ServiceView,
 };
 
 use crate::theme::{Glyphs, Role};
@@ -105,6 +106,7 @@ pub(crate) enum Kind {
     Instances,
     Operations,
     Events,
+    Links,
 }
 
 /// One row; sharing, never copying, what the view holds.
@@ -116,6 +118,7 @@ pub(crate) enum Row {
     Instance(Arc<InstanceView>),
     Operation(Arc<OperationView>),
     Event(Arc<EventView>),
+    Link(Arc<LinkRow>),
 }
 
 /// What a row, or the object of a detail screen, is about.
@@ -142,6 +145,7 @@ impl Kind {
             Kind::Instances => heads(instances::COLUMNS),
             Kind::Operations => heads(operations::COLUMNS),
             Kind::Events => heads(events::COLUMNS),
+            Kind::Links => heads(links::COLUMNS),
         }
     }
 }
@@ -156,6 +160,7 @@ impl Row {
             Row::Instance(i) => i.id.clone().unwrap_or_else(|| i.slot.clone()),
             Row::Operation(o) => o.id.to_string(),
             Row::Event(e) => format!("{} {} {}", e.revision, e.subject, e.text),
+            Row::Link(l) => format!("{} {} {}", l.from, l.to, l.segment),
         }
     }
 
@@ -165,7 +170,7 @@ impl Row {
             Row::Node(n) => n.name.as_str() == id,
             Row::Service(s) => s.name.as_str() == id,
             Row::Instance(i) => i.id.as_deref().unwrap_or(&i.slot) == id,
-            Row::Countdown(_) | Row::Operation(_) | Row::Event(_) => self.id() == id,
+            Row::Countdown(_) | Row::Operation(_) | Row::Event(_) | Row::Link(_) => self.id() == id,
         }
     }
 
@@ -177,6 +182,7 @@ impl Row {
             Row::Instance(i) => (instances::COLUMNS[column].cell)(i, ctx),
             Row::Operation(o) => (operations::COLUMNS[column].cell)(o, ctx),
             Row::Event(e) => (events::COLUMNS[column].cell)(e, ctx),
+            Row::Link(l) => (links::COLUMNS[column].cell)(l, ctx),
         }
     }
 
@@ -188,6 +194,7 @@ impl Row {
             Row::Instance(i) => (instances::COLUMNS[column].key)(i),
             Row::Operation(o) => (operations::COLUMNS[column].key)(o),
             Row::Event(e) => (events::COLUMNS[column].key)(e),
+            Row::Link(l) => (links::COLUMNS[column].key)(l),
         }
     }
 
@@ -199,6 +206,7 @@ impl Row {
             Row::Instance(_) => Subject::Instance(self.id()),
             Row::Operation(o) => Subject::Operation(o.id),
             Row::Event(e) => named(&e.subject, view),
+            Row::Link(l) => Subject::Node(l.to.clone()),
         }
     }
 }

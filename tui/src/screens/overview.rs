@@ -9,10 +9,13 @@ use crate::app::App;
 use crate::canvas::{Canvas, split_left, split_top};
 use crate::rows::Kind;
 use crate::table::TableId;
-use crate::widgets::table;
+use crate::widgets::{reach, table};
 
 /// From here on nodes and services stand side by side.
 const WIDE: u16 = 160;
+
+/// From here on the sides of a split and the links stand side by side.
+const BESIDE: u16 = 110;
 
 /// A pane's claim to rows: the least with which it is of use, and all it could use.
 #[derive(Debug, Clone, Copy)]
@@ -55,8 +58,34 @@ fn share(claims: &[Claim], height: u16) -> Vec<u16> {
     given
 }
 
+/// While the cluster is split: the sides and, where there is room, who reaches whom. Returns what is left.
+fn split(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) -> Rect {
+    if view.links.sides.len() < 2 {
+        return area;
+    }
+    let sides = reach::sides(canvas, view, app.age_ms());
+    let beside = area.width >= BESIDE;
+    let wanted = if beside { sides.len().max(view.nodes.len() + 1) } else { sides.len() };
+    let height = u16::try_from(wanted + 1).unwrap_or(u16::MAX).min(area.height / 2);
+    let (band, rest) = split_top(area, height);
+    let left = if beside {
+        split_left(band, area.width - reach::matrix_width(view).min(area.width * 3 / 5), 2)
+    } else {
+        (band, Rect { width: 0, ..band })
+    };
+    let inner = canvas.rule(left.0, "SIDES: who can decide", "", false);
+    canvas.lines(inner, &sides, 0);
+    if beside {
+        let inner = canvas.rule(left.1, "7 LINKS, the best of all segments", "", false);
+        let lines = reach::matrix(canvas, view, None, app.age_ms(), (inner.width, inner.height));
+        canvas.lines(inner, &lines, 0);
+    }
+    rest
+}
+
 pub(crate) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
     let ctx = app.ctx(view);
+    let area = split(canvas, area, app, view);
     let nodes = Claim {
         least: rows(app, TableId::TopNodes).clamp(1, 3) + 2,
         ..claim(rows(app, TableId::TopNodes), 3, 9)

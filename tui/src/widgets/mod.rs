@@ -1,3 +1,4 @@
 //! Parts that several screens draw.
 
+pub(crate) mod reach;
 pub(crate) mod table;

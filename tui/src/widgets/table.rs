@@ -167,7 +167,7 @@ fn least_rest(kind: Kind) -> u16 {
     match kind {
         Kind::Nodes | Kind::Services | Kind::Instances | Kind::Events => 30,
         Kind::Countdowns => 22,
-        Kind::Operations => 12,
+        Kind::Operations | Kind::Links => 12,
     }
 }
 

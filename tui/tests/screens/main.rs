@@ -47,6 +47,20 @@ fn the_overview_without_quorum_is_never_calm() {
 }
 
 #[test]
+fn a_split_shows_its_sides_first_also_to_the_side_that_cannot_decide() {
+    shown("overview_split", fixtures::split, &[]);
+    let screen = Keys::over(fixtures::split(), 80, 24).screen();
+    assert!(screen.contains("YES?"), "the other side's quorum is inferred, and says so:\n{screen}");
+}
+
+#[test]
+fn the_links_with_sides_verdicts_and_the_pair_under_the_cursor() {
+    shown("links_split", fixtures::split, &["7"]);
+    shown("links_healthy", fixtures::healthy, &["7"]);
+    shown("links_filter", fixtures::split, &["7", "/", "type:from:n4 segment:data", "enter"]);
+}
+
+#[test]
 fn the_overview_of_an_empty_cluster_says_what_to_do() {
     shown("overview_empty", fixtures::empty, &[]);
 }
@@ -146,6 +160,7 @@ fn no_size_and_no_screen_ever_panics() {
         &["4"],
         &["5"],
         &["6"],
+        &["7"],
         &["?"],
         &[":"],
         &["3", "w"],
