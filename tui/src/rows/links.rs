@@ -39,7 +39,7 @@ fn state(l: &LinkRow, ctx: &Ctx<'_>) -> Cell {
         (true, 0..3) => ("ok", Level::Ok),
         (true, _) => ("unsteady", Level::Warning),
     };
-    mark(word, level, l.observed && ctx.certain || l.observed && !l.ok, ctx)
+    mark(word, level, l.observed && (ctx.certain || !l.ok), ctx)
 }
 
 fn loss(l: &LinkRow, _: &Ctx<'_>) -> Cell {
