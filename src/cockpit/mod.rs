@@ -18,7 +18,7 @@ use std::sync::mpsc as threads;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use quorate_tui::{Cockpit, DemoAction, Ended, Out, Settings, Surroundings};
+use quorate_tui::{Cockpit, DemoAction, Ended, Feed, Msg, Out, Settings, Surroundings};
 use tokio::sync::{mpsc, oneshot};
 
 use self::asks::Asks;
@@ -41,6 +41,8 @@ pub struct Attach {
     pub secret: String,
     /// For a demo's own cockpit: what steers its nodes.
     pub demo: Option<mpsc::Sender<DemoAsk>>,
+    /// What is shown above the screens, such as how a demo's scenario goes.
+    pub line: Option<tokio::sync::watch::Receiver<String>>,
     /// Does leaving end the cluster, as in a demo?
     pub leaving_ends_all: bool,
 }
@@ -73,6 +75,7 @@ pub async fn run(attach: Attach) -> anyhow::Result<Ended> {
     let mut screen = Screen { cockpit: Some(cockpit) };
     let attached = Arc::new(Attached::new(attach.endpoints, secret));
     let watching = tokio::spawn(watch::run(attached.clone(), feed.clone()));
+    let telling = attach.line.map(|line| tokio::spawn(tell(line, feed.clone())));
     let mut wanted = passed_on(wanted)?;
     let mut asks = Asks::new(attached, feed, attach.demo);
     // The channel closes when the cockpit's thread ends.
@@ -80,7 +83,20 @@ pub async fn run(attach: Attach) -> anyhow::Result<Ended> {
         asks.take(out);
     }
     watching.abort();
+    if let Some(telling) = telling {
+        telling.abort();
+    }
     screen.ended().await
+}
+
+async fn tell(mut line: tokio::sync::watch::Receiver<String>, feed: Feed) {
+    loop {
+        let text = line.borrow_and_update().clone();
+        feed.send(Msg::Line(text));
+        if line.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// The cockpit speaks by a thread's channel; a thread of its own carries it over, since a receive there

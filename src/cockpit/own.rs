@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Attaches to nodes that run elsewhere.
 pub fn attach(endpoints: Vec<String>, secret: String) -> Result<(), ApiError> {
-    let ended = show(Attach { endpoints, secret, demo: None, leaving_ends_all: false })?;
+    let ended = show(Attach { endpoints, secret, demo: None, line: None, leaving_ends_all: false })?;
     if ended == Ended::Quit {
         println!(
             "left; the node was not stopped, since only a node of this host is stopped from its cockpit"
@@ -52,7 +52,13 @@ pub fn over_own_node(dir: &Path) -> Result<(), ApiError> {
             "run as the account the node runs as",
         )
     })?;
-    let attach = Attach { endpoints: vec![note.grpc.clone()], secret, demo: None, leaving_ends_all: false };
+    let attach = Attach {
+        endpoints: vec![note.grpc.clone()],
+        secret,
+        demo: None,
+        line: None,
+        leaving_ends_all: false,
+    };
     match show(attach)? {
         Ended::Quit => {
             stop(dir, note.pid).map_err(failed)?;

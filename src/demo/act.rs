@@ -6,10 +6,11 @@ use quorate_tui::DemoAction;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
-use super::ctl::{CtlCommand, CutArgs, DelayArgs, HealArgs, Nodes};
+use super::ctl::{CtlCommand, CutArgs, DelayArgs, HealArgs, Nodes, ScenarioCommand};
 use super::door::{Knock, Reply};
 use super::place::node_dir;
 use super::relay::{Fault, NoSuchWay, Scope};
+use super::scenarios::Play;
 use super::start::{Demo, POLL, SWEEP_WITHIN};
 use super::status::{self, NodeStatus};
 use super::sweep::Target;
@@ -37,12 +38,42 @@ impl Demo {
                 self.change(scope, |fault| *fault = Fault { cut: fault.cut, ..late }).await
             }
             CtlCommand::Status => Reply { status: Some(self.status()), ..Reply::default() },
-            CtlCommand::Scenario(_) => Reply::refused(
+            CtlCommand::Scenario(asked) => self.steer(*asked),
+        }
+    }
+
+    fn steer(&mut self, asked: ScenarioCommand) -> Reply {
+        let Some(play) = &mut self.play else {
+            return Reply::refused(
                 ErrorCode::Rejected,
                 "no scenario runs in this demo",
                 "start one with `quorate demo --scenario NAME`; `--scenario list` names them",
-            ),
+            );
+        };
+        match play.steer(asked, Instant::now()) {
+            Ok(done) => Reply { done: vec![done], ..Reply::default() },
+            Err(why) => Reply::refused(ErrorCode::Rejected, why, "the demo itself goes on"),
         }
+    }
+
+    /// When the next step of its scenario comes by itself.
+    pub(super) fn next_step(&self) -> Option<Instant> {
+        self.play.as_ref().and_then(Play::due)
+    }
+
+    /// Is its scenario paused?
+    pub(super) fn is_held(&self) -> bool {
+        self.play.as_ref().is_some_and(|play| play.status(Instant::now()).paused)
+    }
+
+    /// Takes the next step of its scenario; says what of it could not be done.
+    pub(super) async fn take_step(&mut self) -> Vec<String> {
+        let deeds = self.play.as_mut().map(|play| play.step(Instant::now())).unwrap_or_default();
+        let mut failed = Vec::new();
+        for deed in deeds {
+            failed.extend(self.act(&deed).await.in_words().err());
+        }
+        failed
     }
 
     fn unknown_node(&self, unknown: &str) -> Reply {
@@ -137,8 +168,9 @@ impl Demo {
     /// What runs and what is cut.
     pub(super) fn status(&self) -> status::Status {
         let nodes = self.crew.roster().into_iter().map(|(node, pid)| NodeStatus::of(node.name, pid));
+        let scenario = self.play.as_ref().map(|play| play.status(Instant::now()));
         let links = self.relay.as_ref().map(|relay| relay.links().faults()).unwrap_or_default();
-        status::Status { nodes: nodes.collect(), links: status::links(links), scenario: None }
+        status::Status { nodes: nodes.collect(), links: status::links(links), scenario }
     }
 
     /// For its own cockpit, whose keys steer it through `sender` like anybody else.
@@ -168,5 +200,7 @@ fn of_key(action: DemoAction, node: String) -> CtlCommand {
         DemoAction::Freeze => CtlCommand::Freeze(Nodes { nodes }),
         DemoAction::Thaw => CtlCommand::Thaw(Nodes { nodes }),
         DemoAction::Restart => CtlCommand::Restart(Nodes { nodes }),
+        DemoAction::Cut => CtlCommand::Cut(CutArgs { scope: Scope { nodes, ..Scope::default() } }),
+        DemoAction::Heal => CtlCommand::Heal(HealArgs { scope: Scope { nodes, ..Scope::default() } }),
     }
 }

@@ -3,9 +3,7 @@
 
 use std::path::PathBuf;
 
-#[cfg(test)]
-use clap::Parser;
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::relay::Scope;
@@ -111,7 +109,6 @@ pub enum ScenarioCommand {
 }
 
 /// One line, as it would be typed after `quorate demo ctl`.
-#[cfg(test)]
 #[derive(Debug, Parser)]
 #[command(name = "ctl", no_binary_name = true, disable_help_subcommand = true)]
 struct Typed {
@@ -121,7 +118,6 @@ struct Typed {
 
 impl CtlCommand {
     /// Reads it from words.
-    #[cfg(test)]
     pub(super) fn typed(line: &str) -> Result<Self, String> {
         let typed = Typed::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string());
         typed.map(|typed| typed.command)

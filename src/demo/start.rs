@@ -1,12 +1,13 @@
 //! A running demo: brought up step by step until everything is healthy, and ended. Each wait has a deadline
 //! and says what it lacked.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use quorate_core::view::ClusterView;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::crew::Crew;
@@ -16,6 +17,7 @@ use super::keeper::Hold;
 use super::place::{Place, demo_file, detours_file, door, node_file};
 use super::ready::{self, Api, is_final};
 use super::relay::{Relay, Stop};
+use super::scenarios::{Play, Scenario};
 use super::sweep::{self, Target};
 use crate::cockpit::Attach;
 use crate::places::{DemoFile, DemoNode};
@@ -24,6 +26,8 @@ use crate::places::{DemoFile, DemoNode};
 pub(super) const SWEEP_WITHIN: Duration = Duration::from_secs(10);
 /// Slow machines, busy with something else, come up within this.
 const READY_WITHIN: Duration = Duration::from_secs(90);
+/// Somebody leads and runs what a scenario is about within this.
+const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 pub(super) const POLL: Duration = Duration::from_millis(100);
 
 /// What a demo is to be.
@@ -51,6 +55,7 @@ pub(super) struct Demo {
     nodes: Vec<NodePlan>,
     ports: Vec<u16>,
     services: Vec<String>,
+    pub(super) play: Option<Play>,
 }
 
 impl Demo {
@@ -72,7 +77,7 @@ impl Demo {
         };
         let crew = Crew::new(place.dir(), nodes.clone())?;
         let hold = Hold::new(&place)?;
-        Ok(Self { place, hold, crew, relay, wanted, nodes, ports, services: Vec::new() })
+        Ok(Self { place, hold, crew, relay, wanted, nodes, ports, services: Vec::new(), play: None })
     }
 
     /// Where it lies.
@@ -104,12 +109,17 @@ impl Demo {
     }
 
     /// For its own cockpit.
-    pub(super) fn attach(&self, sender: mpsc::Sender<Knock>) -> anyhow::Result<Attach> {
+    pub(super) fn attach(
+        &self,
+        sender: mpsc::Sender<Knock>,
+        line: Option<watch::Receiver<String>>,
+    ) -> anyhow::Result<Attach> {
         let first = self.nodes.first().context("a demo has at least one node")?;
         Ok(Attach {
             endpoints: self.nodes.iter().map(NodePlan::api).collect(),
             secret: ready::secret(self.dir(), &first.name)?,
             demo: Some(self.steered_by(sender)),
+            line,
             leaving_ends_all: true,
         })
     }
@@ -191,6 +201,22 @@ impl Demo {
             let dir = self.dir().display().to_string();
             return Err(error.context(format!("the demo in {dir} did not come up")));
         }
+        Ok(())
+    }
+
+    /// Begins a scenario: its parts are given by how the cluster is now.
+    pub(super) async fn begin(&mut self, scenario: &Scenario) -> anyhow::Result<()> {
+        let deadline = Instant::now() + BEGINS_WITHIN;
+        let play = RefCell::new(None);
+        let lacks = |view: &ClusterView| match Play::begin(scenario, view, Instant::now()) {
+            Ok(begun) => {
+                play.replace(Some(begun));
+                None
+            }
+            Err(lack) => Some(format!("scenario {} cannot begin: {lack}", scenario.name)),
+        };
+        self.until(deadline, lacks).await?;
+        self.play = play.into_inner();
         Ok(())
     }
 

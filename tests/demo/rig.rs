@@ -78,10 +78,15 @@ pub struct Demo {
 impl Demo {
     /// Starts one and waits until it says that it is ready.
     pub fn start(nodes: u8) -> Self {
+        Self::with(&["--nodes", &nodes.to_string()])
+    }
+
+    /// The same with these arguments.
+    pub fn with(arguments: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().canonicalize().unwrap().join("demo");
         let mut command = quorate();
-        command.args(["demo", "--headless", "--nodes", &nodes.to_string(), "--dir"]).arg(&dir);
+        command.args(["demo", "--headless"]).args(arguments).arg("--dir").arg(&dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = Held(command.spawn().unwrap());
         let out = child.0.stdout.take().unwrap();
@@ -114,10 +119,31 @@ impl Demo {
 
     /// Steers a node.
     pub fn ctl(&self, action: &str, node: &str) {
-        let mut command = quorate();
-        command.args(["demo", "ctl", "--dir"]).arg(&self.dir).args([action, node]);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{action} {node}: {output:?}");
+        self.steer(&[action, node]);
+    }
+
+    /// Steers the demo; says what it answered.
+    pub fn steer(&self, arguments: &[&str]) -> String {
+        let output = self.try_to_steer(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn try_to_steer(&self, arguments: &[&str]) -> std::process::Output {
+        quorate().args(["demo", "ctl", "--dir"]).arg(&self.dir).args(arguments).output().unwrap()
+    }
+
+    /// What one node answers by itself, with the exit code.
+    pub fn at(&self, node: &str, arguments: &[&str]) -> std::process::Output {
+        let dir = self.dir.join("nodes").join(node);
+        quorate().args(arguments).arg("--data-dir").arg(dir).args(["-o", "json"]).output().unwrap()
+    }
+
+    /// The items of a list, as one node tells them by itself.
+    pub fn items_at(&self, node: &str, list: &str) -> Vec<serde_json::Value> {
+        let output = self.at(node, &[list, "--local"]);
+        let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        list["items"].as_array().cloned().unwrap_or_default()
     }
 
     /// One field of one node, as any node tells it.

@@ -98,6 +98,8 @@ pub struct App {
     pub(crate) pending: Vec<Chord>,
     pub(crate) keymap: Keymap,
     pub(crate) theme: Theme,
+    /// Above every screen, from whoever started the cockpit.
+    pub(crate) line: String,
     pub(crate) notice: Option<Notice>,
     pub(crate) logs: LogPane,
     pub(crate) settings: Settings,
@@ -134,6 +136,7 @@ impl App {
             pending: Vec::new(),
             keymap,
             theme,
+            line: String::new(),
             notice: None,
             logs: LogPane::default(),
             settings,

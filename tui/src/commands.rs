@@ -101,6 +101,8 @@ pub(crate) enum Cmd {
     DemoKill,
     DemoFreeze,
     DemoThaw,
+    DemoCut,
+    DemoHeal,
     DemoRestart,
 }
 
@@ -286,6 +288,8 @@ pub(crate) const ALL: &[Entry] = &[
     demo(Cmd::DemoKill, "demo-kill", &["K k"], Risk::Yes, "kill -9 this node of the demo"),
     demo(Cmd::DemoFreeze, "demo-freeze", &["K f"], Risk::Yes, "freeze this node of the demo"),
     demo(Cmd::DemoThaw, "demo-thaw", &["K t"], Risk::None, "let a frozen node of the demo go on"),
+    demo(Cmd::DemoCut, "demo-cut", &["K c"], Risk::Yes, "cut this node of the demo from all others"),
+    demo(Cmd::DemoHeal, "demo-heal", &["K h"], Risk::None, "connect this node of the demo again"),
     demo(Cmd::DemoRestart, "demo-restart", &["K r"], Risk::None, "start a killed node of the demo again"),
     looks(Cmd::Palette, "palette", &[":"], ANY, "commands", "find a command by a part of its name"),
     looks(Cmd::Help, "help", &["?"], ANY, "help", "all keys that work here"),

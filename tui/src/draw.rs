@@ -60,6 +60,7 @@ fn waiting(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
 fn whole(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
     let (top, rest) = split_top(area, 1);
     header(canvas, top, app, view);
+    let rest = line(canvas, rest, app);
     let lines = verdict(canvas, app, view, usize::from(area.width));
     let room = if area.height < 10 { 1 } else { 4 };
     let (top, rest) = split_top(rest, (lines.len() as u16).min(room));
@@ -108,6 +109,21 @@ fn under_cursor(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterVi
         canvas.text(below, row as u16, &format!(" {lead} {line}"), Role::Accent);
     }
     above
+}
+
+/// What whoever started the cockpit has to say; not where there is no room for it.
+fn line(canvas: &mut Canvas<'_>, area: Rect, app: &App) -> Rect {
+    if app.line.is_empty() || area.height < 12 {
+        return area;
+    }
+    let width = usize::from(area.width.saturating_sub(2));
+    let most = if area.height < 30 { 2 } else { 3 };
+    let lines: Vec<String> = words::wrap(&words::clean(&app.line), width).into_iter().take(most).collect();
+    let (top, rest) = split_top(area, lines.len() as u16);
+    for (row, text) in lines.iter().enumerate() {
+        canvas.text(top, row as u16, &format!(" {text}"), Role::Accent);
+    }
+    rest
 }
 
 fn header(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {

@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(map.find(&keys("K k"), demo), Found::Command(Cmd::DemoKill));
         assert_eq!(map.find(&keys("K"), NODE), Found::Nothing, "a real cluster has no such menu");
         assert_eq!(map.find(&keys("D"), LOG), Found::Nothing);
-        assert_eq!(map.following(&keys("K"), demo).len(), 4);
+        assert_eq!(map.following(&keys("K"), demo).len(), 6);
     }
 
     #[test]

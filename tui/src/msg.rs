@@ -22,6 +22,8 @@ pub enum Msg {
     View(Arc<ClusterView>),
     /// The line to the cluster changed.
     Connection(Connection),
+    /// What is shown above every screen from now on, such as how a demo's scenario goes; empty for nothing.
+    Line(String),
     /// Lines of a log that was asked for.
     LogLines {
         /// The number given in [`LogRequest::Open`].
@@ -175,6 +177,10 @@ pub enum DemoAction {
     Freeze,
     /// Let it go on.
     Thaw,
+    /// Cut it from all others.
+    Cut,
+    /// Connect it with all others again.
+    Heal,
     /// Start it again.
     Restart,
 }
@@ -186,6 +192,8 @@ impl DemoAction {
             DemoAction::Kill => "kill",
             DemoAction::Freeze => "freeze",
             DemoAction::Thaw => "thaw",
+            DemoAction::Cut => "cut",
+            DemoAction::Heal => "heal",
             DemoAction::Restart => "restart",
         }
     }

@@ -54,6 +54,10 @@ pub fn update(app: &mut App, msg: Msg) -> Vec<Out> {
                 Vec::new()
             }
         }
+        Msg::Line(line) => {
+            app.line = line;
+            Vec::new()
+        }
         Msg::LogLines { stream, lines, ended } => {
             if app.logs.stream == Some(stream) {
                 app.logs.take(lines, ended);
@@ -242,6 +246,8 @@ pub(crate) fn run(app: &mut App, cmd: Cmd, by: Chord) -> Vec<Out> {
         | Cmd::DemoKill
         | Cmd::DemoFreeze
         | Cmd::DemoThaw
+        | Cmd::DemoCut
+        | Cmd::DemoHeal
         | Cmd::DemoRestart
         | Cmd::Quit => return actions::begin(app, cmd, by),
     }

@@ -40,6 +40,8 @@ pub(crate) fn begin(app: &mut App, cmd: Cmd, by: Chord) -> Vec<Out> {
         Cmd::DemoKill => return of_nodes::demo(app, DemoAction::Kill, by),
         Cmd::DemoFreeze => return of_nodes::demo(app, DemoAction::Freeze, by),
         Cmd::DemoThaw => return of_nodes::demo(app, DemoAction::Thaw, by),
+        Cmd::DemoCut => return of_nodes::demo(app, DemoAction::Cut, by),
+        Cmd::DemoHeal => return of_nodes::demo(app, DemoAction::Heal, by),
         Cmd::DemoRestart => return of_nodes::demo(app, DemoAction::Restart, by),
         Cmd::Quit => quit(app, by),
         _ => {}

@@ -153,8 +153,8 @@ pub(super) fn demo(app: &mut App, action: DemoAction, by: Chord) -> Vec<Out> {
     let (nodes, Some(view)) = (nodes(app), app.view.clone()) else { return Vec::new() };
     let deeds: Vec<Deed> = nodes.iter().map(|node| Deed::Demo(action, node.clone())).collect();
     let risk = match action {
-        DemoAction::Kill | DemoAction::Freeze => Risk::Yes,
-        DemoAction::Thaw | DemoAction::Restart => Risk::None,
+        DemoAction::Kill | DemoAction::Freeze | DemoAction::Cut => Risk::Yes,
+        DemoAction::Thaw | DemoAction::Heal | DemoAction::Restart => Risk::None,
     };
     let mut dialog = Dialog::new(format!("DEMO {}", action.word().to_uppercase()), risk, by, deeds);
     if risk == Risk::None && nodes.len() == 1 {
@@ -165,7 +165,11 @@ pub(super) fn demo(app: &mut App, action: DemoAction, by: Chord) -> Vec<Out> {
         dialog = dialog.part(&format!("BLAST RADIUS of {}", node.name), blast(&view, node));
     }
     let about: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-    let undo = if action == DemoAction::Freeze { "K t thaws it" } else { "K r starts it again" };
+    let undo = match action {
+        DemoAction::Freeze => "K t thaws it",
+        DemoAction::Cut => "K h connects it again",
+        DemoAction::Kill | DemoAction::Thaw | DemoAction::Heal | DemoAction::Restart => "K r starts it again",
+    };
     ask(app, dialog, &about, undo);
     Vec::new()
 }
