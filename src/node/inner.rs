@@ -24,7 +24,7 @@ use super::relay::Relay;
 use super::sightings::Sightings;
 use crate::host;
 use crate::raft::{RaftHandle, RaftRole, RaftStatus};
-use crate::transport::Dialer;
+use crate::transport::{Datagrams, Dialer};
 
 /// A running node's parts.
 pub(super) struct Inner {
@@ -54,6 +54,8 @@ pub(super) struct Inner {
     pub(super) leading: Mutex<Option<(u64, BootMs)>>,
     pub(super) works: Works,
     pub(super) dialer: Dialer,
+    /// Without them a link that works one way reads as one that is down.
+    pub(super) datagrams: Option<Datagrams>,
     pub(super) addresses: Addresses,
     pub(super) relay: Relay,
     pub(super) asks: mpsc::Sender<Ask>,

@@ -19,6 +19,8 @@ use crate::raft::{MAX_PROPOSAL_BYTES, ProposeError, ReadError};
 
 /// Without a leader that has a quorum, a caller hears so within this.
 const NO_LEADER: Duration = Duration::from_millis(900);
+/// And within this if none has been there for longer than a lease: none is expected in a moment.
+const LONG_GONE: Duration = Duration::from_millis(200);
 /// Between two looks for a leader, unless another leads before.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// Proposes here, on the leader, what another node or the planner asks for.
@@ -76,6 +78,14 @@ pub(super) fn quorum_words(inner: &Inner) -> String {
     )
 }
 
+/// How long a leader is looked for.
+fn patience(inner: &Inner) -> Duration {
+    let lease = inner.state().cluster.settings.terms.lease;
+    let heard = inner.status.borrow().leader_heard;
+    let gone = heard.is_some_and(|at| inner.now().since(at) > lease);
+    if gone { LONG_GONE } else { NO_LEADER }
+}
+
 /// Proposes through whoever leads.
 pub(super) async fn submit(
     inner: &Inner,
@@ -87,7 +97,7 @@ pub(super) async fn submit(
         return Err(SubmitError::TooLarge { limit: MAX_PROPOSAL_BYTES });
     }
     let began = Instant::now();
-    let (deadline, patience) = (began + within, began + within.min(NO_LEADER));
+    let (deadline, patience) = (began + within, began + within.min(patience(inner)));
     let (mut maybe, mut standing) = (None, inner.raft.standing());
     loop {
         standing.borrow_and_update();
@@ -136,7 +146,7 @@ async fn once(inner: &Inner, proposal: Bytes) -> Result<Bytes, Refusal> {
 /// State as of a quorum round that began after this call.
 pub(super) async fn linearizable(inner: &Inner, within: Duration) -> Result<Arc<State>, SubmitError> {
     let began = Instant::now();
-    let (deadline, patience) = (began + within, began + within.min(NO_LEADER));
+    let (deadline, patience) = (began + within, began + within.min(patience(inner)));
     loop {
         let round = timeout_at(deadline, read_index(inner)).await;
         match round {

@@ -35,7 +35,7 @@ use crate::layout::Layout;
 use crate::ports::{Executor, NodePort};
 use crate::probes::HostProbe;
 use crate::raft::{RaftLimits, RaftNode, RaftOptions, RaftTiming};
-use crate::transport::{self, Dialer, GuestLimits, Secret, SecretLayer, Serving};
+use crate::transport::{self, Datagrams, Dialer, GuestLimits, Secret, SecretLayer, Serving};
 
 /// How long the guard may take to come up before the node gives up.
 const GUARD_WITHIN: Duration = Duration::from_secs(10);
@@ -221,6 +221,18 @@ fn build(
     let (asks, asked) = mpsc::channel(1_024);
     let (relay, errands) = relay::relay();
     let works = Works::new(layout, executors, guard, work.handle().clone());
+    let datagrams = {
+        let _context = control.enter();
+        let bound = doors
+            .bind
+            .local_addr()
+            .and_then(|address| Datagrams::bind(address, key.clone(), options.detours.clone()));
+        bound
+            .inspect_err(
+                |error| tracing::warn!(%error, "no datagrams: a link that works one way will read as down"),
+            )
+            .ok()
+    };
     let inner = Arc::new(Inner {
         options: options.clone(),
         raft_id,
@@ -238,6 +250,7 @@ fn build(
         leading: Mutex::default(),
         works,
         dialer,
+        datagrams,
         addresses: Addresses::new(key.clone(), options.detours.clone()),
         relay,
         asks,

@@ -123,9 +123,13 @@ pub struct Shared {
 impl Shared {
     /// Another node's word for who leads is only worth something while that one is heard.
     pub fn not_leader(&self, leader: Option<u64>) -> NotHere {
+        NotHere { leader: leader.filter(|id| *id != self.id), lost: self.lost() }
+    }
+
+    /// Has neither a leader been heard nor a quorum acknowledged this one for so long that none is to be expected?
+    pub fn lost(&self) -> bool {
         let silent_ms = boot_ms().saturating_sub(self.marks.heard().max(self.started));
-        let lost = u128::from(silent_ms) > self.timing.lost_after().as_millis();
-        NotHere { leader: leader.filter(|id| *id != self.id), lost }
+        u128::from(silent_ms) > self.timing.lost_after().as_millis()
     }
 }
 

@@ -161,7 +161,9 @@ async fn append(shared: &Shared, proposals: Proposals) -> Result<Vec<Bytes>, Pro
             RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => return Err(ProposeError::Unknown),
             RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => match forward.reason {
                 // It leads, but no quorum has acknowledged it yet, or no longer does: not appended.
-                ForwardReason::LeaseExpired if Instant::now() < patience => tokio::time::sleep(RETRY).await,
+                ForwardReason::LeaseExpired if Instant::now() < patience && !shared.lost() => {
+                    tokio::time::sleep(RETRY).await;
+                }
                 ForwardReason::LeaseExpired => return Err(ProposeError::NoQuorum),
                 ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
                     return Err(shared.not_leader(forward.leader_id).into());

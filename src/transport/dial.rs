@@ -46,9 +46,8 @@ pub enum Lane {
 /// Less than a question of raft may take: else a dead first segment would never be left in time.
 const STAGGER: Duration = Duration::from_millis(25);
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-/// So many calls in a row, over so long at least, have to go unanswered before their connection is left.
+/// So many calls in a row, over twice the allowed silence, have to go unanswered before their connection is left.
 const STRIKES: u32 = 3;
-const STRUCK_FOR: Duration = Duration::from_millis(250);
 
 /// The dial table of a node, and its connections. Clones share both.
 #[derive(Clone)]
@@ -177,7 +176,7 @@ impl Dialer {
             let mut strikes = lock(&self.0.strikes);
             let (count, since) = strikes.entry((peer, lane)).or_insert((0, Instant::now()));
             *count += 1;
-            *count >= STRIKES && since.elapsed() >= STRUCK_FOR
+            *count >= STRIKES && since.elapsed() >= self.0.silence * 2
         };
         if stuck {
             self.reset(peer, lane);

@@ -2,6 +2,7 @@
 //! persistent stream of raft's messages, and the server of the node-to-node port. Does not know what
 //! the bytes mean.
 
+mod datagram;
 mod detours;
 mod dial;
 mod guests;
@@ -9,9 +10,11 @@ mod link;
 mod peer_service;
 mod proto;
 mod road;
+mod seal;
 mod secret;
 mod serve;
 
+pub use datagram::Datagrams;
 pub use detours::Detours;
 pub use dial::{Dialer, Lane, PeerChannel};
 pub use guests::{Guest, GuestLimits, Guests, PROBATION, Pass};

@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::guests::Pass;
+use super::seal::{SEAL_BYTES, is_seal, seal};
 
 const HEADER: &str = "authorization";
 const SCHEME: &str = "Bearer ";
@@ -61,6 +62,16 @@ impl Secret {
         let mut header: MetadataValue<Ascii> = full.parse().map_err(|_| SecretError::Characters)?;
         header.set_sensitive(true);
         Ok(Self { header, digest: Arc::new(digest(full.as_bytes())) })
+    }
+
+    /// The seal of a message that is sent without the secret.
+    pub(super) fn seal(&self, message: &[u8]) -> [u8; SEAL_BYTES] {
+        seal(&self.digest, message)
+    }
+
+    /// Was this message sealed by one who knows the secret?
+    pub(super) fn sealed(&self, message: &[u8], offered: &[u8]) -> bool {
+        is_seal(&self.digest, message, offered)
     }
 
     /// Compares digests without stopping at the first difference, so that the time it takes tells

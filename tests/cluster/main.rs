@@ -7,6 +7,7 @@ mod drain;
 mod fencing;
 mod hostile;
 mod joins;
+mod leadership;
 mod losses;
 mod net;
 mod rig;

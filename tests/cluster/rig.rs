@@ -167,6 +167,13 @@ impl Cluster {
         self.dir.path().join(format!("{}.detours", self.members[at].name))
     }
 
+    /// More lines of a node's file, before it starts.
+    pub fn also(mut self, at: usize, lines: &str) -> Self {
+        self.members[at].extra.push_str(lines);
+        self.write_file(at);
+        self
+    }
+
     fn write_file(&self, at: usize) {
         let Member { name, extra, bind, grpc, http, .. } = &self.members[at];
         let (data, bootstrap) = (self.data(at), at == 0);

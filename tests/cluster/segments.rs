@@ -96,11 +96,15 @@ fn an_isolated_leader_says_so_refuses_writes_and_is_no_leader_to_the_others() {
         let output = cluster.run(old, &["kv", "put", "alone", "no"]);
         if output.status.code() == Some(3) { Ok(()) } else { Err(format!("{output:?}")) }
     });
-    let began = Instant::now();
-    let output = cluster.run(old, &["kv", "put", "alone", "no"]);
-    let took = began.elapsed();
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    assert!(took < Duration::from_secs(3), "it took {took:?}");
+    // The fastest of a few: the others may have waited for this machine.
+    let refused = || {
+        let began = Instant::now();
+        let output = cluster.run(old, &["kv", "put", "alone", "no"]);
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        began.elapsed()
+    };
+    let took = (0..5).map(|_| refused()).min().unwrap();
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
     eprintln!("a write on the cut-off side was refused within {} ms", took.as_millis());
     let status = cluster.json(old, &["status", "--local"]).unwrap();
     assert_eq!(status["standing"]["quorum"], false, "{status}");
@@ -125,6 +129,13 @@ fn one_way(cut: impl Fn(&Cluster, usize), hearer: impl Fn(usize) -> usize) {
     tells(&cluster, one, &[]);
     cut(&cluster, old);
     let began = Instant::now();
+    let former = cluster.members[old].name.as_str();
+    await_some("another leads", || {
+        let status = cluster.json(one, &["raft", "status"])?;
+        let leads = status["leader"].as_str().is_some_and(|leader| leader != former);
+        if leads { Ok(()) } else { Err(status.to_string()) }
+    });
+    eprintln!("another leader {} ms after the cut", began.elapsed().as_millis());
     cluster.put(one, "after", "kept");
     eprintln!("a write {} ms after the cut", began.elapsed().as_millis());
     await_some("whoever still hears tells of a one-way link on both segments", || {

@@ -17,6 +17,8 @@ const TELL_OF_ALL: usize = 16;
 pub(in crate::node) struct Known {
     ways: BTreeMap<(NodeId, Segment), Way>,
     arbiters: BTreeMap<String, Way>,
+    /// When the newest datagram over each way was sent, on its sender's clock.
+    whispers: BTreeMap<(NodeId, Segment), (BootId, BootMs)>,
     rows: Rows,
     /// When this node's own row was last made, and what in it mattered.
     made: Option<(BootMs, Vec<bool>)>,
@@ -88,6 +90,22 @@ impl Known {
         }
     }
 
+    /// A datagram came in that needs no answer; one no newer than the last tells nothing.
+    pub(super) fn whispered(
+        &mut self,
+        node: &NodeId,
+        segment: &Segment,
+        (boot, at): (BootId, BootMs),
+        now: BootMs,
+    ) {
+        let key = (node.clone(), segment.clone());
+        let newer = self.whispers.get(&key).is_none_or(|(before, last)| *before != boot || *last < at);
+        if newer && self.ways.contains_key(&key) {
+            self.whispers.insert(key, (boot, at));
+            self.heard(node, segment, now);
+        }
+    }
+
     /// The usual round trip of a way.
     pub(super) fn rtt_us(&self, node: &NodeId, segment: &Segment) -> Option<u32> {
         self.ways.get(&(node.clone(), segment.clone())).and_then(Way::rtt_us)
@@ -95,7 +113,9 @@ impl Known {
 
     /// A way is not probed any more.
     pub(super) fn forget(&mut self, node: &NodeId, segment: &Segment) {
-        self.ways.remove(&(node.clone(), segment.clone()));
+        let key = (node.clone(), segment.clone());
+        self.ways.remove(&key);
+        self.whispers.remove(&key);
     }
 
     /// An arbiter was probed.

@@ -5,6 +5,7 @@ mod answer;
 mod arbiter;
 mod known;
 mod probe;
+mod whisper;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
     let mut tasks: BTreeMap<Target, JoinHandle<()>> = BTreeMap::new();
     for arbiter in &inner.options.config.arbiters {
         tokio::spawn(arbiter::run(inner.clone(), arbiter.clone()));
+    }
+    if let Some(datagrams) = inner.datagrams.clone() {
+        tokio::spawn(whisper::listen(inner.clone(), datagrams));
     }
     let mut due = Instant::now();
     while !*inner.stopping.borrow() {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,23 +19,22 @@ use super::super::cluster_proto::Packet;
 use super::super::cluster_proto::cluster_client::ClusterClient;
 use super::super::inner::{Inner, hold};
 use super::super::peers::pack;
-use super::super::wire::decode;
+use super::super::wire::{decode, encode};
 use super::Target;
 use super::known::Turn;
+use super::whisper::Whisper;
 use super::wire::{Ping, Pong};
 
 /// An answer is waited for as long as this at most, however slow the way.
 const LONGEST: Duration = Duration::from_secs(2);
-/// To a node that is gone connections are tried no more often than this.
-const REST: Duration = Duration::from_secs(1);
-/// Lost in a row after which a node counts as gone.
+/// Lost in a row after which a node counts as gone and is tried half as often.
 const GONE: u32 = 20;
 
 /// Probes until the task is aborted.
 pub(super) async fn run(inner: Arc<Inner>, target: Target) {
     let forget = Forget { inner: inner.clone(), target: target.clone() };
     let (told, opened) = (Told::default(), Instant::now());
-    let mut probe = Probe { inner, target, told, number: 0, lost: 0, opened };
+    let mut probe = Probe { inner, target, told, number: 0, lost: 0, opened, address: None };
     loop {
         let began = Instant::now();
         let fault = match probe.open().await {
@@ -45,7 +45,8 @@ pub(super) async fn run(inner: Arc<Inner>, target: Target) {
             }
         };
         tracing::trace!(to = %forget.target.node, segment = %forget.target.endpoint.segment, %fault, "a probe failed");
-        let rest = if probe.lost > GONE { REST } else { super::interval(&probe.inner) };
+        let interval = super::interval(&probe.inner);
+        let rest = if probe.lost > GONE { interval * 2 } else { interval };
         sleep_until(began + rest).await;
     }
 }
@@ -71,6 +72,8 @@ struct Probe {
     lost: u32,
     /// When the connection was begun.
     opened: Instant,
+    /// Where datagrams go.
+    address: Option<SocketAddr>,
 }
 
 impl Probe {
@@ -83,6 +86,11 @@ impl Probe {
 
     async fn open(&mut self) -> Result<(mpsc::Sender<Ping>, Streaming<Packet>), LinkFault> {
         (self.told, self.opened) = (Told::default(), Instant::now());
+        if let Some(datagrams) = &self.inner.datagrams {
+            // A name may mean another address by now.
+            let resolved = timeout(self.within(), datagrams.resolve(&self.target.endpoint)).await;
+            self.address = resolved.ok().and_then(Result::ok);
+        }
         let channel = self.inner.dialer.probe(&self.target.endpoint);
         let (up, pings) = mpsc::channel::<Ping>(4);
         let hello = Ping::Hello {
@@ -155,11 +163,28 @@ impl Probe {
 
     fn ping(&mut self, up: &mpsc::Sender<Ping>) -> bool {
         self.number += 1;
+        self.whisper();
         let (inner, to) = (&self.inner, &self.target.node);
         let rows = hold(&inner.reach).news(&mut self.told, inner.me(), to, inner.now());
         // A full queue means that nothing leaves: the ping is lost like one that left and was not answered.
         let sent = up.try_send(Ping::Ping { number: self.number, rows });
         !matches!(sent, Err(mpsc::error::TrySendError::Closed(_)))
+    }
+
+    /// What is lost is lost: a datagram only ever tells that it arrived.
+    fn whisper(&self) {
+        let (Some(datagrams), Some(address)) = (&self.inner.datagrams, self.address) else { return };
+        let inner = &self.inner;
+        let whisper = Whisper {
+            cluster: inner.identity.cluster.clone(),
+            from: inner.me().clone(),
+            raft_id: inner.raft_id,
+            boot: inner.boot.clone(),
+            at: inner.now(),
+            to: self.target.raft_id,
+            segment: self.target.endpoint.segment.clone(),
+        };
+        drop(datagrams.send(address, &encode(&whisper)));
     }
 
     fn take(&self, rows: Vec<(Arc<quorate_core::reach::Row>, Millis)>) {
