@@ -19,6 +19,8 @@ pub(super) enum Part {
     Node,
     /// Its guard.
     Guard,
+    /// The guard's twin.
+    Twin,
     /// An instance, or what one left behind.
     Instance,
 }
@@ -74,7 +76,10 @@ impl Target {
         let names = |path: &Path| words.iter().skip(2).any(|word| *word == path.as_os_str().as_bytes());
         match words.get(1) {
             Some(&b"node") if names(&self.file) => return Some(Part::Node),
-            Some(&b"guard") if names(&self.data) => return Some(Part::Guard),
+            Some(&b"guard") if names(&self.data) => {
+                let twin = words.contains(&&b"--twin"[..]);
+                return Some(if twin { Part::Twin } else { Part::Guard });
+            }
             _ => {}
         }
         let groups = String::from_utf8_lossy(&read("cgroup")).into_owned();
@@ -132,7 +137,9 @@ impl Target {
             for entry in inner.filter(|entry| entry.path().is_dir()) {
                 let _ = fs::remove_dir(entry.path());
             }
-            let _ = fs::remove_dir(folder);
+            let _ = fs::remove_dir(&folder);
+            // The last guard of the host leaves nothing at all.
+            let _ = folder.parent().map(fs::remove_dir);
         }
     }
 }
@@ -142,6 +149,7 @@ pub(super) fn describe(left: &[(u32, Part)]) -> String {
     let word = |part| match part {
         Part::Node => "node",
         Part::Guard => "guard",
+        Part::Twin => "twin",
         Part::Instance => "instance",
     };
     left.iter().map(|(pid, part)| format!("{} {pid}", word(*part))).collect::<Vec<_>>().join(", ")
@@ -159,6 +167,7 @@ pub(super) fn end_all(dir: &Path, within: Duration) -> Result<usize, String> {
         match target.end(deadline.saturating_duration_since(Instant::now())) {
             Ok(count) => {
                 let _ = fs::remove_dir_all(Path::new("/run/quorate").join(guard_name(&target.data)));
+                let _ = fs::remove_dir("/run/quorate");
                 ended += count;
             }
             Err(why) => failed.push(why),

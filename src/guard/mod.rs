@@ -11,7 +11,7 @@
 //!
 //! Guard and twin hold the same deadlines: the guard writes lease and runs down, the twin reads them and says
 //! so, and only then does anything start. Each kills on its own what is past its deadline; neither needs the
-//! other, nor the node.
+//! other, nor the node, and each starts the other when that is gone.
 
 mod address;
 mod adopt;
@@ -148,14 +148,17 @@ fn detach(args: &GuardArgs) -> anyhow::Result<()> {
     bail!("the guard did not start ({status}); see what it said above")
 }
 
-/// Starts the second holder of the deadlines. It is the guard's child and outlives it.
-fn spawn_twin(args: &GuardArgs, hold: Option<BorrowedFd<'static>>) -> anyhow::Result<()> {
+/// Starts the other holder of the deadlines: the guard its twin, the twin a guard. It outlives its parent.
+fn spawn_holder(args: &GuardArgs, hold: Option<BorrowedFd<'static>>, twin: bool) -> anyhow::Result<()> {
     let stdin = match hold {
         Some(hold) => Stdio::from(hold.try_clone_to_owned()?),
         None => Stdio::null(),
     };
     let mut command = Command::new("/proc/self/exe");
-    command.args(args.again()).arg("--twin").stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(args.again()).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
+    if twin {
+        command.arg("--twin");
+    }
     // Reaped with all others; dropping the handle neither waits nor kills.
     command.spawn().map(drop).context("cannot start it")
 }

@@ -11,6 +11,7 @@ use quorate_core::units::{BootMs, Millis};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use rustix::time::{timerfd_create, timerfd_settime};
 
@@ -23,7 +24,7 @@ use super::logs::LogPolicy;
 use super::protocol::{Guest, Holders, Question, Say, Told, Welcome, decode, encode, is_twin, read_hello};
 use super::records::make_private;
 use super::second::Due;
-use super::{GREETING, GuardArgs, reset, signal};
+use super::{GREETING, GuardArgs, reset};
 use crate::host::{ProcessStat, boot_now};
 use crate::layout::Layout;
 
@@ -37,6 +38,8 @@ struct Server {
     args: GuardArgs,
     layout: Layout,
     keeper: Keeper,
+    /// The twin that came last: its process id may be another's by now.
+    twin: Option<OwnedFd>,
     /// Who holds the deadlines, as the node was last told.
     holders: Option<Holders>,
     listener: UnixListener,
@@ -76,6 +79,7 @@ pub fn serve(args: &GuardArgs) -> anyhow::Result<()> {
         args: args.clone(),
         layout,
         keeper,
+        twin: None,
         holders: None,
         listener,
         connections: Vec::new(),
@@ -148,6 +152,10 @@ fn listen(path: &std::path::Path) -> anyhow::Result<UnixListener> {
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+fn end(process: &OwnedFd) {
+    let _ = pidfd_send_signal(process, Signal::KILL);
 }
 
 impl Server {
@@ -336,6 +344,8 @@ impl Server {
             }
             Guest::Twin => {
                 self.journal.write(&format!("the twin is here, pid {pid}"));
+                let twin = Pid::from_raw(pid.cast_signed());
+                self.twin = twin.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
                 self.keeper.second_came(pid, boot_now());
                 Peer::Twin
             }
@@ -351,14 +361,14 @@ impl Server {
             Some(Due::Start) => {
                 // One that lives without a guard knocks by itself.
                 if take_lock(&self.layout, TWIN_LOCK).is_ok()
-                    && let Err(error) = super::spawn_twin(&self.args, self.hold)
+                    && let Err(error) = super::spawn_holder(&self.args, self.hold, true)
                 {
                     self.journal.write(&format!("the twin cannot be started: {error:#}"));
                 }
             }
             Some(Due::End(pid)) => {
                 self.journal.write(&format!("the twin {pid} does not answer and is ended"));
-                signal::send(pid, libc::SIGKILL);
+                self.twin.iter().for_each(end);
             }
             None => {}
         }
@@ -370,10 +380,13 @@ impl Server {
         }
     }
 
-    /// Says farewell to the twin and leaves nothing behind.
+    /// Ends the twin, frozen or not, and leaves nothing behind. Nothing runs any more that it would hold.
     fn close_down(&mut self) {
-        self.keeper.second.words.push(Told::End);
-        self.see_to_the_twin(boot_now());
+        if let Some(twin) = &self.twin {
+            end(twin);
+            let within = Timespec { tv_sec: (FAREWELL.0 / 1_000) as i64, tv_nsec: 0 };
+            let _ = poll(&mut [PollFd::new(twin, PollFlags::IN)], Some(&within));
+        }
         self.keeper.close_down();
     }
 

@@ -38,6 +38,9 @@ const BARRED_ROUND: Millis = Millis(100);
 /// Between two knocks at the door of a guard that is gone: the next one is to find its twin at once.
 const KNOCK: Millis = Millis(50);
 
+/// Between two attempts to start a guard, where no node did.
+const REVIVE: Millis = Millis(1_000);
+
 /// Between two checks that everything can be killed.
 const CHECK: Millis = Millis(1_000);
 
@@ -60,6 +63,7 @@ struct Held {
 }
 
 struct Twin {
+    args: GuardArgs,
     cgroups: Cgroups,
     runs: Runs,
     journal: Journal,
@@ -68,6 +72,7 @@ struct Twin {
     held: BTreeMap<SlotId, Held>,
     guard: Option<Connection>,
     knock_at: BootMs,
+    revive_at: BootMs,
     alone_since: Option<BootMs>,
     idle_exit: Millis,
     checked: Option<BootMs>,
@@ -97,6 +102,7 @@ pub fn hold(args: &GuardArgs) -> anyhow::Result<()> {
         return Ok(());
     };
     let mut twin = Twin {
+        args: args.clone(),
         cgroups,
         runs,
         journal: Journal::open(layout.guard().join("twin.log")),
@@ -105,6 +111,7 @@ pub fn hold(args: &GuardArgs) -> anyhow::Result<()> {
         held: BTreeMap::new(),
         guard: None,
         knock_at: BootMs(0),
+        revive_at: BootMs(0),
         alone_since: None,
         idle_exit: Millis(args.idle_exit),
         checked: None,
@@ -133,6 +140,7 @@ impl Twin {
             if self.idle(now) {
                 return Ok(());
             }
+            self.revive(now);
             set_timer(&self.timer, self.next(now))?;
             if self.wait()? {
                 return self.farewell();
@@ -238,9 +246,31 @@ impl Twin {
             self.alone_since = None;
             return false;
         }
-        let since = *self.alone_since.get_or_insert(now);
-        let needed = |held: &Held| held.isolation != Isolation::Keep && !held.group.members().is_empty();
-        now.since(since) >= self.idle_exit && !self.held.values().any(needed)
+        let since = *self.alone_since.get_or_insert_with(|| {
+            self.revive_at = now + REVIVE;
+            now
+        });
+        now.since(since) >= self.idle_exit && !self.needed()
+    }
+
+    /// Does anything run that would have to be ended?
+    fn needed(&self) -> bool {
+        let to_end = |held: &Held| held.isolation != Isolation::Keep && !held.group.members().is_empty();
+        self.held.values().any(to_end)
+    }
+
+    /// A node starts its guard by itself. Where none did, this process would be the only holder left.
+    fn revive(&mut self, now: BootMs) {
+        // An earlier one that was started here may have ended.
+        while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+        if self.guard.is_some() || now < self.revive_at || !self.needed() {
+            return;
+        }
+        self.revive_at = now + REVIVE;
+        self.journal.write("no guard is there; one is started");
+        if let Err(error) = super::spawn_holder(&self.args, self.hold, false) {
+            self.journal.write(&format!("no guard can be started: {error:#}"));
+        }
     }
 
     /// Looks for a guard, if there is none.

@@ -74,6 +74,16 @@ async fn gone_at(what: &str, pid: u32, deadline: BootMs) {
     println!("{what} was gone {} after its deadline", gone.since(deadline));
 }
 
+/// No control group and nothing of this boot is left of an ended rig.
+fn nothing_is_left(rig: &Rig) {
+    let name = guard_name(rig.layout.root());
+    for tree in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let left = tree.path().join("quorate").join(&name);
+        assert!(!left.exists(), "{} is left", left.display());
+    }
+    assert!(!Path::new("/run/quorate").join(&name).exists());
+}
+
 /// Everything of a slot's group, by the tree that the host has.
 fn group_is_empty(rig: &Rig, name: &str) -> bool {
     let folder = format!("quorate/{}/{name}.0/cgroup.procs", guard_name(rig.layout.root()));
@@ -124,6 +134,17 @@ async fn the_guard_alone_meets_deadlines_while_its_twin_is_frozen_or_dead() {
         signal_process(rig.guard().status().borrow().twin, signal);
         gone_at(&format!("{signal:?} low"), low, expiry).await;
     }
+}
+
+#[tokio::test]
+async fn a_guard_that_is_let_go_ends_a_frozen_twin_too() {
+    let Some(mut rig) = armed(&[]).await else { return };
+    let (guard, twin) = (rig.guard_pid(), rig.guard().status().borrow().twin);
+    signal_process(twin, Signal::STOP);
+    rig.node_goes().await;
+    rig.let_go();
+    until_so("both are gone", || !alive(guard) && !alive(twin)).await;
+    nothing_is_left(&rig);
 }
 
 #[tokio::test]
@@ -185,6 +206,29 @@ async fn with_no_holder_left_the_next_one_enforces_first() {
     let alone = tokio::process::Command::new(QUORATE).args(args).arg(rig.layout.root()).status().await;
     assert!(alone.unwrap().success());
     assert!(!alive(low), "the twin ended with a late one running");
+    rig.node_comes().await;
+    assert_eq!(rig.exited("low").await.kind, ExitKind::LeaseExpired);
+}
+
+#[tokio::test]
+async fn holders_that_die_one_after_the_other_start_one_another() {
+    let Some(mut rig) = armed(&[]).await else { return };
+    let [low, normal, _] = one_of_each(&rig).await;
+    let (guard, twin) = (rig.guard_pid(), rig.guard().status().borrow().twin);
+    let expiry = rig.renew_for(12_000).await;
+    rig.node_goes().await;
+    signal_process(guard, Signal::KILL);
+    let journal = |name: &str| std::fs::read_to_string(rig.layout.guard().join(name)).unwrap_or_default();
+    // Nobody but the two is there to see to it.
+    until_so("the twin started a guard", || journal("guard.log").matches("listens").count() == 2).await;
+    until_so("which found it", || journal("guard.log").matches("the twin is here").count() == 2).await;
+    let both = || journal("guard.log").matches("armed, the twin").count();
+    until_so("both hold", || both() == 2).await;
+    signal_process(twin, Signal::KILL);
+    until_so("that guard started a twin", || both() == 3).await;
+    assert!(alive(low) && boot_now() < expiry, "too late to tell");
+    gone_at("low", low, expiry).await;
+    gone_at("normal", normal, expiry + Millis(600)).await;
     rig.node_comes().await;
     assert_eq!(rig.exited("low").await.kind, ExitKind::LeaseExpired);
 }
@@ -314,10 +358,5 @@ async fn a_twin_leaves_nothing_behind_when_it_is_let_go_with_its_guard_frozen() 
     until_so("the twin ended everything", || !alive(critical) && !alive(twin)).await;
     signal_process(guard, Signal::CONT);
     until_so("the guard is gone", || !alive(guard)).await;
-    let name = guard_name(rig.layout.root());
-    for tree in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        let left = tree.path().join("quorate").join(&name);
-        assert!(!left.exists(), "{} is left", left.display());
-    }
-    assert!(!Path::new("/run/quorate").join(&name).exists());
+    nothing_is_left(&rig);
 }
