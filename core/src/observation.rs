@@ -489,7 +489,7 @@ pub struct RaftObserved {
     pub term: u64,
     /// The last applied revision.
     pub applied: Revision,
-    /// How long ago a quorum last acknowledged this leader.
+    /// How long ago a quorum last acknowledged the leader: this node, or the one it follows, by its word.
     pub quorum_ack_age: Option<Millis>,
     /// The voters.
     pub voters: Vec<RaftId>,

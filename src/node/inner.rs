@@ -94,6 +94,8 @@ impl Inner {
     pub(super) fn raft_observed(&self, state: &State, now: BootMs) -> RaftObserved {
         let status = self.status.borrow();
         let leading = status.role == RaftRole::Leader;
+        let acked =
+            if leading { status.quorum_ack_age(now) } else { hold(&self.sightings).leader_acked(now) };
         let since = hold(&self.leading).filter(|(term, _)| leading && *term == status.term);
         RaftObserved {
             leading,
@@ -101,7 +103,7 @@ impl Inner {
             leader: status.leader.and_then(|id| state.node_of(RaftId(id))).map(|(node, _)| node.clone()),
             term: status.term,
             applied: state.revision,
-            quorum_ack_age: status.quorum_ack_age(now),
+            quorum_ack_age: acked,
             voters: status.voters.iter().copied().map(RaftId).collect(),
             learners: status.learners.iter().copied().map(RaftId).collect(),
             lag: status.lag.iter().map(|(id, lag)| (RaftId(*id), *lag)).collect(),
@@ -142,7 +144,9 @@ impl Inner {
     /// What this node knows at this moment.
     pub(super) fn observed(&self, state: &State, now: BootMs) -> Observed {
         let reach = hold(&self.reach).reach();
-        hold(&self.sightings).observed(self.me(), now, reach, self.raft_observed(state, now))
+        // Before the sightings are held, which it looks at too.
+        let raft = self.raft_observed(state, now);
+        hold(&self.sightings).observed(self.me(), now, reach, raft)
     }
 
     pub(super) fn now(&self) -> BootMs {

@@ -110,6 +110,12 @@ impl Sightings {
         self.heard.insert(report.node.clone(), Heard { received, answered, echo_rose, report });
     }
 
+    /// How long ago a quorum acknowledged the leader, by its last word here.
+    pub fn leader_acked(&self, now: BootMs) -> Option<Millis> {
+        let (word, age) = (self.leader_word?, self.leader_quorum_age?);
+        Some(age + now.since(word))
+    }
+
     /// Takes in what the leader passed on. `me` knows itself better.
     pub fn on_news(&mut self, me: &NodeId, news: News, now: BootMs) {
         self.leader_word = Some(now);

@@ -46,15 +46,18 @@ fn hears(sight: &Sight<'_>, voter: RaftId) -> bool {
     !record.lost() && (sight.seen(node) || reached)
 }
 
-/// A leader decides while a quorum acknowledges it; others know by how fresh its word is.
+/// A leader decides while a quorum acknowledges it. Whoever follows it knows that by its word, which must be
+/// fresh: a leader cut off with some of its followers goes on talking to them.
 fn decides(sight: &Sight<'_>) -> bool {
-    let raft = &sight.look.observed.raft;
-    let span = sight.lease_span();
-    if raft.leading {
-        let alone = raft.voters.len() == 1;
-        return alone || raft.quorum_ack_age.is_some_and(|age| age <= span);
-    }
-    raft.leader.is_some() && sight.look.waiting_age <= span
+    let (raft, settings) = (&sight.look.observed.raft, &sight.state.cluster.settings);
+    // As long as Raft itself waits; its followers hear of it with every heartbeat.
+    let patience = Millis(settings.raft.election_max.0 * 3);
+    let patience =
+        if raft.leading { patience } else { patience + settings.terms.heartbeat + settings.terms.heartbeat };
+    let alone = raft.voters.len() == 1;
+    let acknowledged = alone || raft.quorum_ack_age.is_some_and(|age| age <= patience);
+    let heard = raft.leading || (raft.leader.is_some() && sight.look.waiting_age <= sight.lease_span());
+    acknowledged && heard
 }
 
 fn sentence(me: &NodeId, standing: &Standing, leading: bool) -> String {

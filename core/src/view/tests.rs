@@ -389,6 +389,19 @@ fn a_leader_whom_nobody_acknowledges_decides_nothing() {
 }
 
 #[test]
+fn whoever_follows_a_leader_that_nobody_else_acknowledges_sees_no_quorum() {
+    let mut s = three_with_services();
+    s.observed.raft.leading = false;
+    s.observed.raft.leader = Some(id("n2"));
+    s.waiting_age = Millis(60);
+    assert!(s.view(None).standing.quorum);
+    // Its word is as fresh as ever.
+    s.observed.raft.quorum_ack_age = Some(Millis(7_000));
+    let standing = s.view(None).standing;
+    assert!(!standing.quorum && !standing.accepting_proposals, "{standing:?}");
+}
+
+#[test]
 fn a_slot_that_fits_nowhere_names_every_node_with_its_reason() {
     let mut s = Scene::new(&["n1", "n2", "n3"]);
     s.deploy("big", "resources: {cpu: 4}");
