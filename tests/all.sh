@@ -5,7 +5,8 @@
 #   QUORATE_REQUIRE=cgroups tests/all.sh  as above, but fails when a named part is absent
 #
 # Parts: nextest (test runner), cgroups (limits on processes), etcd (the peer of `bench`), deny (cargo-deny),
-# fencing (ClusterLabs fence agents and OpenIPMI's simulator), docker (a node inside of a container).
+# fencing (ClusterLabs fence agents and OpenIPMI's simulator), docker (a node inside of a container),
+# netns (real cuts between network namespaces), faketime (wall clocks that jump).
 # With CI=true the lock file must be current and the runner is a required part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -43,9 +44,9 @@ has_cgroups() {
 
 for part in ${require//,/ }; do
   case "$part" in
-    nextest | cgroups | etcd | deny | fencing | docker) ;;
+    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime) ;;
     *)
-      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker\n' "$part" >&2
+      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime\n' "$part" >&2
       exit 2
       ;;
   esac
@@ -69,6 +70,17 @@ if required fencing && ! has_fencing >/dev/null; then
   apt_install fence-agents openipmi ipmitool || true
 fi
 has_fencing >/dev/null || absent fencing "not installed; Debian has them as fence-agents, openipmi and ipmitool"
+if required netns; then
+  command -v ip >/dev/null || apt_install iproute2 || true
+  command -v nft >/dev/null || apt_install nftables || true
+fi
+command -v ip >/dev/null && command -v nft >/dev/null || absent netns "ip or nft is missing; install iproute2 and nftables"
+[ "$(id -u)" = 0 ] || absent netns "only root may make network namespaces"
+has_faketime() { compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null; }
+if { required faketime || [ "$ci" = true ]; } && ! has_faketime; then
+  apt_install libfaketime || true
+fi
+has_faketime || absent faketime "not installed; Debian has it as libfaketime"
 docker version >/dev/null 2>&1 || absent docker "no engine answers"
 has_cgroups || absent cgroups "neither a version 2 tree nor the version 1 controllers are mounted"
 [ -w /sys/fs/cgroup ] && [ "$(id -u)" = 0 ] || absent cgroups "this account may make none; run as root"
