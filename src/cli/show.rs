@@ -40,9 +40,10 @@ pub(super) struct ListArgs {
   quorate why web            a service
   quorate why web/0          one copy of it
   quorate why n2             a node
-  quorate why 17             an operation")]
+  quorate why 17             an operation
+  quorate why cluster        the whole")]
 pub(super) struct WhyArgs {
-    /// A node, a service, SERVICE/ORDINAL or an operation's number
+    /// A node, a service, SERVICE/ORDINAL, an operation's number or `cluster`
     subject: String,
 }
 
