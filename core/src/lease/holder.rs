@@ -124,9 +124,14 @@ impl LeaseHolder {
             return None;
         }
         let before = self.lease.filter(|lease| lease.epoch == answer.lease_epoch);
+        if before.is_some_and(|lease| lease.terms.number > answer.terms.number) {
+            return None;
+        }
+        // Newer terms may end the lease sooner. Whoever says that it holds them must not go by the older.
+        let same_terms = before.filter(|lease| lease.terms.number == answer.terms.number);
         let lease = Lease {
             epoch: answer.lease_epoch,
-            valid_until: before.map_or(valid_until, |lease| lease.valid_until.max(valid_until)),
+            valid_until: same_terms.map_or(valid_until, |lease| lease.valid_until.max(valid_until)),
             revision: before.map_or(answer.revision, |lease| lease.revision.max(answer.revision)),
             terms: answer.terms,
             lost: false,
@@ -214,6 +219,24 @@ mod tests {
         holder.beat(standing(&boot, 3), BootMs(850));
         assert_eq!(holder.answered(&answer(1, 3), standing(&boot, 3), BootMs(950)), None);
         assert!(holder.beat(standing(&boot, 3), BootMs(960)).wants_rejoin);
+    }
+
+    #[test]
+    fn a_lease_under_newer_and_shorter_terms_ends_by_them_and_never_again_by_the_older() {
+        let boot = boot();
+        let mut holder = LeaseHolder::new(boot.clone(), None, None, BootMs(0));
+        for at in [1_000, 1_500, 2_000] {
+            holder.beat(standing(&boot, 1), BootMs(at));
+        }
+        holder.answered(&answer(1, 1), standing(&boot, 1), BootMs(1_100)).unwrap();
+        let shorter = LeaseTerms { number: 2, lease: Millis(1_000), ..TERMS };
+        let renewal = holder.answered(
+            &LeaseAnswer { terms: shorter, ..answer(2, 1) },
+            standing(&boot, 1),
+            BootMs(1_600),
+        );
+        assert_eq!(renewal.unwrap().valid_until, BootMs(2_500), "not the 6.0 s of the older terms");
+        assert_eq!(holder.answered(&answer(3, 1), standing(&boot, 1), BootMs(2_100)), None, "older terms");
     }
 
     #[test]

@@ -253,9 +253,17 @@ impl<'a> Desk<'a> {
                 .is_some_and(|instance| instance.phase == InstancePhase::Running && instance.health.good())
     }
 
-    /// Does one copy of the slot run well, and does this pass leave it so?
+    /// Does one copy of the slot run well, and does this pass leave it so? What a node says while its guard does
+    /// not answer, and what it said before it was let in, is of the past: unconfirmed counts as running, not as
+    /// available.
     pub fn available(&self, slot: &SlotId) -> bool {
-        !self.disturbed.contains(slot) && self.claims(slot).iter().any(|claim| self.well(slot, claim))
+        let confirmed = |claim: &&Claim| {
+            let since = self.observed.known_since.get(&claim.node).copied().unwrap_or_default();
+            let heard = self.heard(&claim.node);
+            heard.is_some_and(|heard| heard.report.guard.answering && heard.received >= since)
+        };
+        !self.disturbed.contains(slot)
+            && self.claims(slot).iter().filter(confirmed).any(|claim| self.well(slot, claim))
     }
 
     /// May the slot's copy be stopped for an operation? No more than one copy of a service is ever missing
@@ -286,6 +294,14 @@ impl<'a> Desk<'a> {
         let wanted = self.service(&slot.service)?.wanted();
         let all = (0..wanted).map(|ordinal| SlotId { service: slot.service.clone(), ordinal });
         all.into_iter().find(|other| other != slot && self.claims(other).is_empty())
+    }
+
+    /// Could a running migration still bring something to this node, or give it back?
+    pub fn awaits(&self, node: &NodeId) -> bool {
+        self.running().any(|(_, operation)| match &operation.kind {
+            OperationKind::Migration(move_) => move_.source == *node || move_.target.as_ref() == Some(node),
+            OperationKind::Drain(_) | OperationKind::Rollout(_) | OperationKind::Fence(_) => false,
+        })
     }
 
     /// The migration that has this slot in hand.

@@ -13,7 +13,12 @@ pub(super) fn plan(desk: &mut Desk<'_>) {
     for (slot, record) in desk.state.slots.iter() {
         for claim in &record.claims {
             if let Some(evidence) = proof(desk, slot, claim) {
-                desk.disturbed.insert(slot.clone());
+                // The end of an old claim takes nothing from a slot that runs well under another.
+                let elsewhere =
+                    record.claims.iter().any(|other| other.token != claim.token && desk.well(slot, other));
+                if !elsewhere {
+                    desk.disturbed.insert(slot.clone());
+                }
                 desk.ending.insert((slot.clone(), claim.token));
                 desk.command(Command::EndClaim { slot: slot.clone(), token: claim.token, evidence });
             }

@@ -19,15 +19,18 @@ pub(super) fn transfer(desk: &Desk<'_>) -> Option<MembershipStep> {
     let must_go = own.witness || own.leaving || deaf || desk.condemned(me).is_some();
     let heirs = desk.state.nodes.iter().filter(|(node, record)| *node != me && able(desk, node, record));
     if must_go {
+        // Better a witness than nobody, or what this leader has to be done to would never be.
         let best =
-            heirs.max_by_key(|(node, record)| (reached(desk, node), record.weight, Reverse((*node).clone())));
+            heirs.filter(|(_, record)| !(record.witness && own.witness)).max_by_key(|(node, record)| {
+                (!record.witness, reached(desk, node), record.weight, Reverse((*node).clone()))
+            });
         return best.map(|(_, heir)| MembershipStep::TransferTo(heir.raft_id));
     }
     if !settled(desk) {
         return None;
     }
     let mine = reached(desk, me);
-    let better = heirs.filter(|(node, record)| {
+    let better = heirs.filter(|(_, record)| !record.witness).filter(|(node, record)| {
         let theirs = reached(desk, node);
         // Who is not known to reach fewer leads by weight; who is known to reach more leads by that.
         let reaches_more = matches!((theirs, mine), (Some(theirs), Some(mine)) if theirs > mine);
@@ -42,7 +45,6 @@ pub(super) fn transfer(desk: &Desk<'_>) -> Option<MembershipStep> {
 /// Could it lead: a voter in good standing that has caught up and, as far as is known, reaches a majority?
 fn able(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord) -> bool {
     super::membership::votes(desk, record.raft_id)
-        && !record.witness
         && !record.leaving
         && desk.usable(node).is_ok()
         && desk.fresh(node)

@@ -34,15 +34,16 @@ fn member(desk: &Desk<'_>, id: RaftId) -> bool {
     votes(desk, id) || desk.observed.raft.learners.contains(&id)
 }
 
-/// Has it left: nothing of it runs here any more?
+/// Has it left: nothing runs there any more, and no move could still bring something?
 fn departed(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord) -> bool {
-    record.leaving && desk.state.claims_on(node).next().is_none()
+    record.leaving && desk.state.claims_on(node).next().is_none() && !desk.awaits(node)
 }
 
+/// Every admitted node gets the log. One that was lost before it did could never come back without it.
 fn learner(desk: &Desk<'_>) -> Option<MembershipStep> {
-    let mut nodes = desk.state.nodes.iter();
-    let (_, record) =
-        nodes.find(|(_, record)| !member(desk, record.raft_id) && !record.lost() && !record.leaving)?;
+    let outside =
+        |record: &&NodeRecord| !member(desk, record.raft_id) && !record.leaving && record.proof().is_none();
+    let record = desk.state.nodes.values().filter(outside).min_by_key(|record| record.lost())?;
     Some(MembershipStep::AddLearner(record.raft_id))
 }
 

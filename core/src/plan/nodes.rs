@@ -124,6 +124,10 @@ fn held(report: &NodeReport) -> impl Iterator<Item = (&SlotId, Token)> {
 fn leave(desk: &mut Desk<'_>, node: &NodeId, record: &NodeRecord) {
     let claims = desk.state.claims_on(node).count();
     let subject = Subject::Node(node.clone());
+    if claims == 0 && desk.awaits(node) {
+        let detail = format!("{node} leaves once the moves that concern it have ended");
+        return desk.wait(subject, WaitCause::Other { detail }, None);
+    }
     if claims == 0 {
         let members = &desk.observed.raft;
         let member = members.voters.contains(&record.raft_id) || members.learners.contains(&record.raft_id);

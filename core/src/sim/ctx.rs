@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::Count;
 use super::faults::Fault;
 use super::guard::Call;
 use super::host::{Host, Process};
@@ -15,14 +16,15 @@ use super::log::{Entry, LogMessage};
 use super::network::Network;
 use super::random::Random;
 use super::scene::{Behaviour, Device};
-use super::{Count, Plant};
+use super::script::Deed;
+use super::switches::{Broken, Plant, Rule};
 use crate::command::Proposal;
-use crate::event::EventRecord;
-use crate::ids::{NodeId, OperationId, RaftId, ServiceName, SlotId};
+use crate::event::{Event, EventRecord};
+use crate::ids::{InstanceId, NodeId, OperationId, RaftId, Revision, ServiceName, SlotId};
 use crate::lease::LeaseAnswer;
 use crate::observation::{ExitKind, NodeReport, Observed};
-use crate::state::{Answer, NodeStanding, Plan, Rejection, State};
-use crate::units::{BootMs, Millis};
+use crate::state::{Answer, Plan, Rejection, State};
+use crate::units::BootMs;
 
 /// Lines kept for a violation.
 const LAST_LINES: usize = 60;
@@ -30,7 +32,7 @@ const LAST_LINES: usize = 60;
 /// What hosts send one another.
 #[derive(Debug, Clone)]
 pub(super) enum Message {
-    Log { from: RaftId, message: LogMessage },
+    Log { from: RaftId, to: RaftId, message: LogMessage },
     Beat { session: u64, report: Arc<NodeReport> },
     Answer { session: u64, answer: LeaseAnswer },
     Ask { proposal: Box<Proposal>, origin: Origin, hops: u32 },
@@ -43,27 +45,95 @@ pub(super) enum Message {
 pub(super) enum Origin {
     Nobody,
     Client(usize),
+    /// A host that asks to be admitted with a new disk.
+    Joiner {
+        host: usize,
+        disk: u64,
+    },
+}
+
+/// A fencing under way: who does it for which attempt, and whether a quorum stood behind it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fencing {
+    pub(super) by: usize,
+    pub(super) session: u64,
+    pub(super) target: usize,
+    pub(super) operation: OperationId,
+    pub(super) attempt: u32,
+    pub(super) quorate: bool,
 }
 
 /// What is to happen at a moment.
 #[derive(Debug)]
 pub(super) enum Happening {
-    Slice { host: usize },
-    Deliver { from: usize, to: usize, message: Message },
-    Call { host: usize, boots: u64, call: Call },
-    Spawn { host: usize, boots: u64, slot: SlotId, serial: u64 },
-    End { host: usize, serial: u64, kind: ExitKind },
-    Fence { by: usize, session: u64, target: usize, operation: OperationId, attempt: u32, quorate: bool },
-    FenceRead { by: usize, session: u64, target: usize, operation: OperationId, attempt: u32 },
-    PowerOn { host: usize },
-    StartNode { host: usize },
-    StartGuard { host: usize },
-    ThawNode { host: usize },
-    ThawGuard { host: usize },
+    Slice {
+        host: usize,
+    },
+    Deliver {
+        from: usize,
+        to: usize,
+        message: Message,
+    },
+    Call {
+        host: usize,
+        boots: u64,
+        call: Call,
+    },
+    Spawn {
+        host: usize,
+        boots: u64,
+        slot: SlotId,
+        serial: u64,
+    },
+    End {
+        host: usize,
+        serial: u64,
+        kind: ExitKind,
+    },
+    Fence(Fencing),
+    FencePower(Fencing),
+    FenceRead(Fencing),
+    PowerOn {
+        host: usize,
+    },
+    StartNode {
+        host: usize,
+    },
+    StartGuard {
+        host: usize,
+    },
+    ThawNode {
+        host: usize,
+    },
+    ThawGuard {
+        host: usize,
+    },
+    StartTwin {
+        host: usize,
+    },
+    ThawTwin {
+        host: usize,
+    },
+    Resume {
+        host: usize,
+    },
+    /// Somebody sees to hosts that are in no cluster.
+    LookAfter,
+    Admitted {
+        host: usize,
+        disk: u64,
+        answer: Answer,
+    },
     Fault(Fault),
+    Step(Deed),
     Operate,
-    AskAgain { ask: usize },
-    Answered { ask: usize, answer: Answer },
+    AskAgain {
+        ask: usize,
+    },
+    Answered {
+        ask: usize,
+        answer: Answer,
+    },
     Heal,
     TidyUp,
     Inspect,
@@ -85,16 +155,24 @@ pub(super) struct Ctx {
     pub(super) routes: BTreeMap<RaftId, usize>,
     pub(super) behaviours: BTreeMap<ServiceName, Behaviour>,
     pub(super) devices: Vec<Device>,
+    /// The newest revision applied anywhere.
+    pub(super) newest: Revision,
     pub(super) truth: Vec<Truth>,
-    pub(super) plant: Option<Plant>,
+    pub(super) broken: Broken,
+    /// Nothing goes wrong by chance alone: what a script says is all that happens.
+    pub(super) calm: bool,
     pub(super) lines: VecDeque<String>,
     pub(super) kept: Option<Vec<String>>,
     pub(super) hash: u64,
 }
 
 impl Ctx {
-    pub(super) fn plant(&self, plant: Plant) -> bool {
-        self.plant == Some(plant)
+    pub(super) fn has(&self, plant: Plant) -> bool {
+        self.broken.has(plant)
+    }
+
+    pub(super) fn lacks(&self, rule: Rule) -> bool {
+        self.broken.lacks(rule)
     }
 
     pub(super) fn count(&mut self, what: Count) {
@@ -108,7 +186,7 @@ impl Ctx {
 
     /// May things still go wrong?
     pub(super) fn faulty(&self) -> bool {
-        !self.healed
+        !self.healed && !self.calm
     }
 
     pub(super) fn after(&mut self, delay_us: u64, happening: Happening) {
@@ -140,11 +218,13 @@ impl Ctx {
     }
 
     pub(super) fn reply(&mut self, origin: Origin, answer: Answer) {
-        let Origin::Client(ask) = origin else { return };
         let lost = self.faulty() && self.random.percent(8);
-        if !lost {
-            let delay = self.random.between(500, 20_000);
-            self.after(delay, Happening::Answered { ask, answer });
+        let delay = self.random.between(500, 20_000);
+        match origin {
+            Origin::Nobody => {}
+            Origin::Client(_) | Origin::Joiner { .. } if lost => {}
+            Origin::Client(ask) => self.after(delay, Happening::Answered { ask, answer }),
+            Origin::Joiner { host, disk } => self.after(delay, Happening::Admitted { host, disk, answer }),
         }
     }
 
@@ -195,26 +275,33 @@ impl Ctx {
         self.truth.push(Truth::Spawned { host, process });
     }
 
-    pub(super) fn gone(&mut self, host: usize, process: &Process) {
+    /// A process is gone; without a reason its host went.
+    pub(super) fn gone(&mut self, host: usize, process: Process, end: Option<ExitKind>) {
         self.note(format_args!("host {host} ends {}@{}", process.slot, process.token));
+        self.truth.push(Truth::Gone { host, process, end });
     }
 
     pub(super) fn fetched(&mut self, from: usize, to: usize, operation: OperationId) {
         self.truth.push(Truth::Fetched { from, to, operation });
     }
 
-    pub(super) fn moved_in(&mut self, host: usize, slot: &SlotId, operation: OperationId, content: u64) {
-        self.truth.push(Truth::MovedIn { host, slot: slot.clone(), operation, content });
+    pub(super) fn moved_in(&mut self, host: usize, id: &InstanceId, operation: OperationId, content: u64) {
+        let (slot, token) = (id.slot.clone(), id.token);
+        self.truth.push(Truth::MovedIn { host, slot, token, operation, content });
     }
 
-    pub(super) fn beat_sent(&mut self, host: usize, session: u64, heartbeat: u64, at: BootMs) {
-        self.truth.push(Truth::BeatSent { host, session, heartbeat, at });
+    pub(super) fn beat_sent(&mut self, host: &Host, session: u64, heartbeat: u64, at: BootMs) {
+        let (armed, host) = (host.armed(), host.index);
+        self.truth.push(Truth::BeatSent { host, session, heartbeat, at, armed });
     }
 
     pub(super) fn applied(&mut self, host: usize, state: &State, entry: &Entry, events: &[Arc<EventRecord>]) {
         let (revision, hash) = (state.revision, state.hash());
+        self.newest = self.newest.max(revision);
+        let ends = |record: &Arc<EventRecord>| matches!(record.event, Event::OperationEnded { .. });
+        let state = events.iter().any(ends).then(|| Box::new(state.clone()));
         let entry = entry.clone();
-        self.truth.push(Truth::Applied { host, revision, hash, entry, events: events.to_vec() });
+        self.truth.push(Truth::Applied { host, revision, hash, entry, events: events.to_vec(), state });
     }
 
     pub(super) fn refused(&mut self, proposal: &Proposal, why: &Rejection) {
@@ -223,63 +310,8 @@ impl Ctx {
         self.truth.push(Truth::Refused(Box::new(proposal.clone()), why.to_string()));
     }
 
-    pub(super) fn planned(&mut self, state: &State, observed: &Observed, plan: &Plan) {
-        let seen = Box::new((state.clone(), observed.clone(), plan.clone()));
+    pub(super) fn planned(&mut self, state: &State, observed: Observed, plan: &Plan) {
+        let seen = Box::new((state.clone(), observed, plan.clone()));
         self.truth.push(Truth::Planned(seen));
-    }
-
-    // Planted bugs that are none of a host's own.
-
-    /// Changes State behind apply's back, where a bug is planted that does.
-    pub(super) fn spoil(&self, host: usize, state: &mut State) {
-        if self.plant(Plant::UnequalApply) && host == 1 && state.revision.0 > 60 {
-            state.cluster.kv_bytes += 1;
-        }
-        if self.plant(Plant::ForgetClaimsOfLost) {
-            let lost = |node: &NodeId| {
-                state
-                    .nodes
-                    .get(node)
-                    .is_some_and(|record| matches!(record.standing, NodeStanding::Lost { .. }))
-            };
-            let hit = |(slot, record): (&SlotId, &crate::state::SlotRecord)| {
-                record.claims.iter().any(|claim| lost(&claim.node)).then(|| slot.clone())
-            };
-            let slots: Vec<SlotId> = state.slots.iter().filter_map(hit).collect();
-            let gone: Vec<NodeId> = state.nodes.keys().filter(|node| lost(node)).cloned().collect();
-            for slot in slots {
-                state.slots.update(&slot, |record| {
-                    record.claims.retain(|claim| !gone.contains(&claim.node));
-                });
-            }
-        }
-    }
-
-    /// Shifts the leader's view of time, where a bug is planted that does.
-    pub(super) fn misjudge(&self, mut observed: Observed) -> Observed {
-        if self.plant(Plant::ImpatientSilence) {
-            // As if every node had been silent for long, as soon as it is lost.
-            let long = Millis(60_000);
-            observed.now = observed.now + long;
-            let heard: Vec<(NodeId, BootMs)> = observed
-                .nodes
-                .iter()
-                .filter(|(_, heard)| observed.now.since(heard.received).0 < 61_000)
-                .map(|(node, heard)| (node.clone(), heard.received + long))
-                .collect();
-            for (node, received) in heard {
-                if let Some(heard) = observed.nodes.get_mut(&node) {
-                    heard.received = received;
-                    heard.echo_rose = heard.echo_rose + long;
-                }
-            }
-            observed.raft.leading_since = observed
-                .raft
-                .leading_since
-                .map(|since| if observed.now.since(since).0 < 61_000 { since + long } else { since });
-            observed.known_since =
-                observed.known_since.iter().map(|(n, at)| (n.clone(), *at + long)).collect();
-        }
-        observed
     }
 }

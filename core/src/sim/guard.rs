@@ -1,9 +1,11 @@
 //! The guard of a simulated host: refuses stale tokens and late starts, holds every deadline with nobody's
-//! help, adopts what runs after its own death. The twin holder enforces deadlines while the guard cannot.
+//! help, adopts what runs after its own death. The twin holder enforces deadlines while the guard cannot. An
+//! engine between them and the processes may fail or hang at any call.
 
+use super::Count;
 use super::ctx::{Ctx, Happening};
-use super::host::{Host, Process, Registered, keep_state};
-use super::{Count, Plant};
+use super::host::{Host, Process, Registered};
+use super::switches::{Plant, Rule};
 use crate::effect::{Isolation, StartInstance, StopInstance};
 use crate::ids::{InstanceId, OperationId, SlotId, Token};
 use crate::observation::{
@@ -15,7 +17,7 @@ use std::collections::BTreeMap;
 /// What a node asks of the guard.
 #[derive(Debug, Clone)]
 pub(super) enum Call {
-    Renew { session: u64, number: u64, valid_until: BootMs },
+    Renew { session: u64, number: u64, valid_until: BootMs, terms: u64 },
     Start(StartInstance),
     Stop(StopInstance),
     Forget(SlotId),
@@ -24,11 +26,12 @@ pub(super) enum Call {
 /// A call that reached the guard.
 pub(super) fn call(host: &mut Host, ctx: &mut Ctx, call: Call) {
     match call {
-        Call::Renew { session, number, valid_until } => {
+        Call::Renew { session, number, valid_until, terms } => {
             let order = (session, number);
             if order > host.run.renewal {
                 host.run.renewal = order;
-                host.run.valid_until = host.run.valid_until.max(Some(valid_until));
+                host.run.valid_until = Some(valid_until);
+                host.run.terms = terms;
             }
         }
         Call::Start(start) => accept(host, ctx, &start),
@@ -43,26 +46,33 @@ pub(super) fn call(host: &mut Host, ctx: &mut Ctx, call: Call) {
     }
 }
 
-/// Is the deadline over for instances of this kind?
-fn late(host: &Host, now: BootMs, isolation: Isolation, restart: u32) -> bool {
+/// Is the deadline over for instances of this kind? Those that are kept start without a lease only in place:
+/// after a run under the same token.
+fn late(host: &Host, now: BootMs, isolation: Isolation, has_run: bool) -> bool {
     let expired = host.run.valid_until.is_none_or(|end| now >= end);
-    expired && !(isolation == Isolation::Keep && restart > 0)
+    expired && !(isolation == Isolation::Keep && has_run)
 }
 
 fn accept(host: &mut Host, ctx: &mut Ctx, start: &StartInstance) {
     let now = host.clock(ctx.now);
     let InstanceId { slot, token } = start.id.clone();
     let highest = host.disk.highest.get(&slot).copied().unwrap_or_default();
-    if token < highest && !ctx.plant(Plant::AcceptStaleTokens) {
+    if token < highest && !ctx.lacks(Rule::CurrentToken) {
         ctx.count(Count::StaleTokensRefused);
         return;
     }
-    let blind = ctx.plant(Plant::StartWithoutLease);
-    if late(host, now, start.isolation, start.restart) && !blind {
+    // A token that cannot be kept is not accepted.
+    if token > highest && host.disk.full(ctx.now) {
+        ctx.count(Count::WritesRefused);
+        return;
+    }
+    let blind = ctx.has(Plant::StartWithoutLease) || ctx.lacks(Rule::StartGate);
+    let before = host.run.registry.get(&slot).cloned();
+    let has_run = before.as_ref().is_some_and(|known| known.token == token && known.has_run);
+    if late(host, now, start.isolation, has_run) && !blind {
         ctx.count(Count::LateStartsRefused);
         return;
     }
-    let before = host.run.registry.get(&slot).cloned();
     if let Some(known) = &before {
         let same = known.token == token;
         if same && known.restart >= start.restart {
@@ -79,7 +89,7 @@ fn accept(host: &mut Host, ctx: &mut Ctx, start: &StartInstance) {
     host.disk.highest.insert(slot.clone(), token.max(highest));
     host.disk.forgotten.remove(&slot);
     if let Some(operation) = start.state_from {
-        move_state_in(host, ctx, operation, &slot);
+        move_state_in(host, ctx, operation, &start.id);
     }
     let serial = ctx.serial();
     let entry = Registered {
@@ -91,6 +101,8 @@ fn accept(host: &mut Host, ctx: &mut Ctx, start: &StartInstance) {
         since: now,
         ran: Millis(0),
         spec: start.spec.clone(),
+        digest: start.spec.run_digest(),
+        has_run,
         kill_at: None,
         doomed: None,
         killed: false,
@@ -100,15 +112,23 @@ fn accept(host: &mut Host, ctx: &mut Ctx, start: &StartInstance) {
         }),
     };
     host.run.registry.insert(slot.clone(), entry);
-    let delay = ctx.random.between(1, 40) * 1_000;
+    let delay = engine_delay(host, ctx, &slot);
     ctx.after(delay, Happening::Spawn { host: host.index, boots: host.boots, slot, serial });
 }
 
+/// How long the engine takes for a start: longer while it hangs, and then it comes when nobody expects it.
+fn engine_delay(host: &Host, ctx: &mut Ctx, slot: &SlotId) -> u64 {
+    let behaviour = ctx.behaviour(&slot.service);
+    let most = if ctx.faulty() { behaviour.start_ms.max(2) } else { 40 };
+    let usual = ctx.random.between(1, most) * 1_000;
+    if host.engine_hangs(ctx.now) { host.engine_hangs_until - ctx.now + usual } else { usual }
+}
+
 /// The staged copy becomes the state; done once, however often it is asked.
-fn move_state_in(host: &mut Host, ctx: &mut Ctx, operation: OperationId, slot: &SlotId) {
+fn move_state_in(host: &mut Host, ctx: &mut Ctx, operation: OperationId, id: &InstanceId) {
     if let Some(content) = host.disk.staging.remove(&operation) {
-        host.disk.folders.insert(slot.clone(), content);
-        ctx.moved_in(host.index, slot, operation, content);
+        host.disk.folders.insert(id.slot.clone(), content);
+        ctx.moved_in(host.index, id, operation, content);
     }
 }
 
@@ -120,18 +140,30 @@ pub(super) fn spawn(host: &mut Host, ctx: &mut Ctx, slot: &SlotId, serial: u64) 
         return;
     }
     let (token, restart, isolation, spec) = (known.token, known.restart, known.isolation, known.spec.clone());
-    let called_off = known.doomed;
-    let blind = ctx.plant(Plant::StartWithoutLease);
-    let dead = host.deadlines_held() && late(host, now, isolation, restart) && !blind;
-    if called_off.is_some() || dead || !host.guard_alive {
-        ctx.count(Count::LateStartsRefused);
-        if let Some(known) = host.run.registry.get_mut(slot) {
-            known.phase = InstancePhase::StartFailed("called off before it ran".to_owned());
-            known.since = now;
+    let behaviour = ctx.behaviour(&slot.service);
+    if !behaviour.by_engine && !host.guard.acts() {
+        if host.guard.alive {
+            // It waits for the guard, whose child it will be.
+            let again = Happening::Spawn { host: host.index, boots: host.boots, slot: slot.clone(), serial };
+            ctx.after(25_000, again);
+        } else {
+            failed(host, slot, now, "its guard died before it ran");
         }
         return;
     }
-    let behaviour = ctx.behaviour(&slot.service);
+    let blind = ctx.has(Plant::StartWithoutLease) || ctx.lacks(Rule::StartGate);
+    // What comes past its deadline finds its cgroup frozen by whoever holds that.
+    let dead = host.deadlines_held(ctx) && late(host, now, isolation, known.has_run) && !blind;
+    if known.doomed.is_some() || dead {
+        ctx.count(Count::LateStartsRefused);
+        failed(host, slot, now, "called off before it ran");
+        return;
+    }
+    if ctx.now < host.engine_fails_until {
+        ctx.count(Count::StartsFailed);
+        failed(host, slot, now, "the engine failed");
+        return;
+    }
     let process = Process {
         serial,
         slot: slot.clone(),
@@ -139,13 +171,14 @@ pub(super) fn spawn(host: &mut Host, ctx: &mut Ctx, slot: &SlotId, serial: u64) 
         restart,
         isolation,
         from_us: ctx.now,
-        ready_us: ctx.now + behaviour.ready_ms * 1_000,
+        ready_us: ctx.now + if spec.health.is_some() { behaviour.ready_ms * 1_000 } else { 0 },
         found: host.disk.folders.get(slot).copied().unwrap_or(0),
         ignores_stop: behaviour.ignores_stop,
         spec,
     };
     if let Some(known) = host.run.registry.get_mut(slot) {
         known.phase = InstancePhase::Running;
+        known.has_run = true;
         known.since = now;
     }
     if behaviour.crash_ms > 0 && ctx.faulty() {
@@ -157,6 +190,13 @@ pub(super) fn spawn(host: &mut Host, ctx: &mut Ctx, slot: &SlotId, serial: u64) 
     ctx.spawned(host.index, process);
 }
 
+fn failed(host: &mut Host, slot: &SlotId, now: BootMs, why: &str) {
+    if let Some(known) = host.run.registry.get_mut(slot) {
+        known.phase = InstancePhase::StartFailed(why.to_owned());
+        known.since = now;
+    }
+}
+
 fn order_stop(host: &mut Host, ctx: &mut Ctx, stop: &StopInstance) {
     let now = host.clock(ctx.now);
     let highest = host.disk.highest.get(&stop.slot).copied().unwrap_or_default();
@@ -164,8 +204,16 @@ fn order_stop(host: &mut Host, ctx: &mut Ctx, stop: &StopInstance) {
         ctx.count(Count::StaleTokensRefused);
         return;
     }
+    if stop.token > highest && host.disk.full(ctx.now) {
+        ctx.count(Count::WritesRefused);
+        return;
+    }
     host.disk.highest.insert(stop.slot.clone(), stop.token);
     host.disk.forgotten.remove(&stop.slot);
+    if ctx.has(Plant::FalseAcknowledgement) {
+        host.run.registry.remove(&stop.slot);
+        return;
+    }
     doom(host, ctx, &stop.slot, ExitKind::Stopped, now, stop.grace);
 }
 
@@ -185,6 +233,8 @@ fn doom(host: &mut Host, ctx: &mut Ctx, slot: &SlotId, kind: ExitKind, now: Boot
     known.kill_at = Some((now + grace, kind));
     let service = slot.service.clone();
     let ignores = host.process(serial).is_some_and(|process| process.ignores_stop);
+    // A stop that hangs in the engine never reaches the process: only the kill at the end of its grace does.
+    let ignores = ignores || host.engine_hangs(ctx.now);
     if !ignores && grace > Millis(0) {
         let term = ctx.behaviour(&service).stop_ms.max(1) * 1_000;
         let after = ctx.random.between(term / 2, term);
@@ -195,18 +245,24 @@ fn doom(host: &mut Host, ctx: &mut Ctx, slot: &SlotId, kind: ExitKind, now: Boot
 /// A process is gone.
 pub(super) fn end(host: &mut Host, ctx: &mut Ctx, serial: u64, kind: ExitKind) {
     let Some(at) = host.processes.iter().position(|process| process.serial == serial) else { return };
+    if host.paused.is_some() {
+        ctx.after(25_000, Happening::End { host: host.index, serial, kind });
+        return;
+    }
     let process = host.processes.remove(at);
-    keep_state(&mut host.disk, &process, ctx.now);
+    host.disk.keep_state(&process, ctx.now);
     let now = host.clock(ctx.now);
     // How it ended is known only to a guard that was there.
     let kind = if host.guard_acts() { kind } else { ExitKind::Lost };
     let ran = Millis(ctx.now.saturating_sub(process.from_us) / 1_000);
     let slot = process.slot.clone();
+    let mut end = kind;
     if host.run.registry.get(&slot).is_some_and(|known| known.serial == serial) {
         let doomed = host.run.registry.get(&slot).and_then(|known| known.doomed);
-        finish(host, &slot, doomed.unwrap_or(kind), now, ran);
+        end = doomed.unwrap_or(kind);
+        finish(host, &slot, end, now, ran);
     }
-    ctx.gone(host.index, &process);
+    ctx.gone(host.index, process, Some(end));
 }
 
 fn finish(host: &mut Host, slot: &SlotId, kind: ExitKind, now: BootMs, ran: Millis) {
@@ -219,16 +275,19 @@ fn finish(host: &mut Host, slot: &SlotId, kind: ExitKind, now: BootMs, ran: Mill
 
 /// Enforces stops and deadlines; called every few milliseconds.
 pub(super) fn tick(host: &mut Host, ctx: &mut Ctx) {
-    if !host.on {
+    if !host.lives() {
         return;
     }
     let now = host.clock(ctx.now);
     let acts = host.guard_acts();
-    let forgets = ctx.plant(Plant::ForgetDeadlines);
-    if host.deadlines_held() && !forgets {
+    let forgets = ctx.has(Plant::ForgetDeadlines);
+    let held = host.deadlines_held(ctx);
+    // As it truly is, whatever a test switched off.
+    host.held_since_us = if host.holders_act() { host.held_since_us.or(Some(ctx.now)) } else { None };
+    let spares = !ctx.has(Plant::KillCritical);
+    if held && !forgets {
         enforce_deadlines(host, ctx, now);
     }
-    let held = host.deadlines_held();
     let kills: Vec<(u64, ExitKind, SlotId)> = host
         .run
         .registry
@@ -237,7 +296,8 @@ pub(super) fn tick(host: &mut Host, ctx: &mut Ctx) {
         .filter_map(|(slot, known)| {
             let asked = known.kill_at.filter(|(at, _)| acts && now >= *at).map(|(_, kind)| kind);
             // The twin kills whatever is past its lease, however far the guard had come with it.
-            let over = held && !forgets && deadline(host, known.isolation).is_some_and(|end| now >= end);
+            let over =
+                held && !forgets && deadline(host, known.isolation, spares).is_some_and(|end| now >= end);
             let kind = asked.or_else(|| over.then_some(ExitKind::LeaseExpired))?;
             (known.phase != InstancePhase::Starting).then(|| (known.serial, kind, slot.clone()))
         })
@@ -253,10 +313,10 @@ pub(super) fn tick(host: &mut Host, ctx: &mut Ctx) {
 }
 
 /// When an instance of this kind is dead at the latest.
-fn deadline(host: &Host, isolation: Isolation) -> Option<BootMs> {
+fn deadline(host: &Host, isolation: Isolation, spares: bool) -> Option<BootMs> {
     let end = host.run.valid_until?;
     match isolation {
-        Isolation::Keep => None,
+        Isolation::Keep => (!spares).then_some(end),
         Isolation::Kill => Some(end),
         Isolation::Stop { grace } => Some(end + grace),
     }
@@ -293,12 +353,19 @@ fn enforce_deadlines(host: &mut Host, ctx: &mut Ctx, now: BootMs) {
 /// Every slot as the guard knows it.
 pub(super) fn inventory(host: &Host, ctx: &Ctx) -> BTreeMap<SlotId, SlotReport> {
     let now = host.clock(ctx.now);
+    let hangs = host.engine_hangs(ctx.now);
     let report = |(slot, highest): (&SlotId, &Token)| {
         let known = host.run.registry.get(slot);
+        let phase = |known: &Registered| match &known.phase {
+            InstancePhase::Running if hangs => {
+                InstancePhase::Unknown("the engine does not answer".to_owned())
+            }
+            phase => phase.clone(),
+        };
         let instance = known.map(|known| InstanceReport {
             id: InstanceId { slot: slot.clone(), token: known.token },
-            spec: known.spec.run_digest(),
-            phase: known.phase.clone(),
+            spec: known.digest,
+            phase: phase(known),
             pid: Some(1),
             started_at: WallMs(0),
             since: now.since(known.since),
@@ -309,7 +376,7 @@ pub(super) fn inventory(host: &Host, ctx: &Ctx) -> BTreeMap<SlotId, SlotReport> 
             usage: InstanceUsage::default(),
             last_exit: known.last_exit.clone(),
             unenforced: Vec::new(),
-            armed: host.guard_acts() && host.armed,
+            armed: host.armed(),
         });
         // A slot that was forgotten keeps only its token, which nobody needs to hear of.
         (!host.disk.forgotten.contains(slot))

@@ -1,37 +1,22 @@
-//! One simulated host: its drifting clock, its disk, what its guard keeps for this boot, the processes that
-//! truly run, and a node process that may be gone or frozen. Power and boots; nothing of what a node decides.
+//! One simulated host: its drifting clocks, its disk, what its guard keeps for this boot, the processes that
+//! truly run, the two holders of deadlines, and a node process that may be gone or frozen. Power, boots and
+//! pauses; nothing of what a node decides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::ctx::{Ctx, Message};
+use super::Count;
+use super::ctx::{Ctx, Happening, Message};
+use super::disk::Disk;
 use super::log::LogDisk;
 use super::node::Node;
+use super::switches::Rule;
 use crate::command::NodeFacts;
 use crate::effect::Isolation;
-use crate::ids::{BootId, LeaseEpoch, NodeId, OperationId, RaftId, SlotId, Token};
+use crate::ids::{BootId, MachineId, NodeId, RaftId, SlotId, Token};
 use crate::observation::{ExitKind, ExitReason, InstancePhase};
 use crate::spec::ServiceSpec;
-use crate::state::State;
-use crate::units::{BootMs, Millis};
-
-/// What survives a reboot.
-#[derive(Debug)]
-pub(super) struct Disk {
-    pub(super) raft_id: RaftId,
-    pub(super) log: LogDisk,
-    /// An applied State, not the newest: what a restarted node begins with.
-    pub(super) snapshot: State,
-    pub(super) lease_epoch: Option<LeaseEpoch>,
-    /// The guard's highest token by slot.
-    pub(super) highest: BTreeMap<SlotId, Token>,
-    /// Slots whose folder was dropped: only their token is kept.
-    pub(super) forgotten: BTreeSet<SlotId>,
-    /// How much each slot's state folder has grown to.
-    pub(super) folders: BTreeMap<SlotId, u64>,
-    /// Copies fetched for an operation.
-    pub(super) staging: BTreeMap<OperationId, u64>,
-}
+use crate::units::{BootMs, Millis, WallMs};
 
 /// A process that truly exists on a host, whatever anybody believes.
 #[derive(Debug, Clone)]
@@ -63,6 +48,10 @@ pub(super) struct Registered {
     pub(super) since: BootMs,
     pub(super) ran: Millis,
     pub(super) spec: Arc<ServiceSpec>,
+    /// What of it runs, as it is reported.
+    pub(super) digest: u64,
+    /// It ran under this token already.
+    pub(super) has_run: bool,
     /// Killed then, and why.
     pub(super) kill_at: Option<(BootMs, ExitKind)>,
     /// It was asked or killed for this reason.
@@ -71,14 +60,42 @@ pub(super) struct Registered {
     pub(super) last_exit: Option<ExitReason>,
 }
 
-/// The part of the guard that dies with the boot.
+/// What both holders keep, and what dies with the boot.
 #[derive(Debug, Default)]
 pub(super) struct RunFolder {
     pub(super) registry: BTreeMap<SlotId, Registered>,
     pub(super) valid_until: Option<BootMs>,
+    /// The number of the terms by which that lease was given.
+    pub(super) terms: u64,
     /// Node session and number of the newest renewal.
     pub(super) renewal: (u64, u64),
 }
+
+/// One of the processes that hold the deadlines.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Holder {
+    pub(super) alive: bool,
+    pub(super) frozen: bool,
+}
+
+impl Holder {
+    pub(super) const FRESH: Self = Self { alive: true, frozen: false };
+
+    pub(super) fn acts(self) -> bool {
+        self.alive && !self.frozen
+    }
+}
+
+/// Everything of a host stands still.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pause {
+    since_us: u64,
+    /// Its clock goes on meanwhile, as in a suspend; else it stops, as of a paused guest.
+    counts: bool,
+}
+
+/// No lease of these worlds is longer, with the longest grace and what a kill takes.
+const LONGEST_LEASE: Millis = Millis(6_000);
 
 /// A host.
 pub(super) struct Host {
@@ -86,22 +103,38 @@ pub(super) struct Host {
     pub(super) name: NodeId,
     /// How fast its clock runs beyond true time, in parts per million.
     pub(super) drift_ppm: i64,
+    /// How far its wall clock is off, in milliseconds.
+    pub(super) wall_off_ms: i64,
     pub(super) boots: u64,
     booted_us: u64,
+    /// Time of this boot that its clock did not count.
+    uncounted_us: u64,
+    pub(super) paused: Option<Pause>,
+    /// Until then, by its own clock, a lease may hold that stood still with it.
+    still_until: BootMs,
+    /// Since when, in true microseconds, somebody held its deadlines without a break.
+    pub(super) held_since_us: Option<u64>,
     pub(super) on: bool,
     pub(super) disk: Disk,
+    /// How many disks it has had.
+    disks: u64,
     pub(super) run: RunFolder,
     pub(super) processes: Vec<Process>,
-    pub(super) guard_alive: bool,
-    pub(super) guard_frozen: bool,
-    /// A second holder enforces deadlines too.
-    pub(super) armed: bool,
+    pub(super) guard: Holder,
+    /// The second holder, where there is one.
+    pub(super) twin: Option<Holder>,
     pub(super) node: Option<Box<Node>>,
     pub(super) node_frozen: bool,
-    /// What came for the node while it was frozen.
+    /// What came for the node while it was frozen or its host paused.
     pub(super) held: Vec<(usize, Message)>,
+    /// What its engine does not do before this true time, in microseconds.
+    pub(super) engine_hangs_until: u64,
+    /// It fails every start until then.
+    pub(super) engine_fails_until: u64,
     /// What it says of itself.
     pub(super) facts: NodeFacts,
+    pub(super) witness: bool,
+    pub(super) weight: u32,
 }
 
 impl Host {
@@ -110,19 +143,28 @@ impl Host {
             index,
             name: facts.node.clone(),
             drift_ppm,
+            wall_off_ms: 0,
             boots: 1,
             booted_us: 0,
+            uncounted_us: 0,
+            paused: None,
+            still_until: BootMs(0),
+            held_since_us: None,
             on: true,
             disk,
+            disks: 1,
             run: RunFolder::default(),
             processes: Vec::new(),
-            guard_alive: true,
-            guard_frozen: false,
-            armed: facts.armed,
+            guard: Holder::FRESH,
+            twin: facts.armed.then_some(Holder::FRESH),
             node: None,
             node_frozen: false,
             held: Vec::new(),
+            engine_hangs_until: 0,
+            engine_fails_until: 0,
             facts,
+            witness: false,
+            weight: 1,
         }
     }
 
@@ -130,25 +172,69 @@ impl Host {
         boot_id(self.index, self.boots)
     }
 
+    pub(super) fn machine(&self) -> MachineId {
+        machine_id(self.index)
+    }
+
     /// This host's own clock at a true time.
     pub(super) fn clock(&self, now_us: u64) -> BootMs {
-        let since = i128::from(now_us.saturating_sub(self.booted_us));
+        let standing = match self.paused {
+            Some(Pause { since_us, counts: false }) => now_us.saturating_sub(since_us),
+            _ => 0,
+        };
+        let since = i128::from(now_us.saturating_sub(self.booted_us + self.uncounted_us + standing));
         let own = since * i128::from(1_000_000 + self.drift_ppm) / 1_000_000_000;
         BootMs(5_000 + u64::try_from(own).unwrap_or(0))
     }
 
+    /// What people there believe the time to be.
+    pub(super) fn wall(&self, now_us: u64) -> WallMs {
+        WallMs((3_600_000 + now_us / 1_000).saturating_add_signed(self.wall_off_ms))
+    }
+
+    /// May it hold a lease that stood still with its clock?
+    pub(super) fn stood_still(&self, now_us: u64) -> bool {
+        self.clock(now_us) < self.still_until
+    }
+
+    /// Does it do anything at all?
+    pub(super) fn lives(&self) -> bool {
+        self.on && self.paused.is_none()
+    }
+
     /// Can its guard act now?
     pub(super) fn guard_acts(&self) -> bool {
-        self.on && self.guard_alive && !self.guard_frozen
+        self.lives() && self.guard.acts()
+    }
+
+    /// Do both holders answer?
+    pub(super) fn armed(&self) -> bool {
+        self.guard_acts() && self.twin.is_some_and(Holder::acts)
+    }
+
+    /// Is there anybody who could hold the deadlines now?
+    pub(super) fn holders_act(&self) -> bool {
+        self.lives() && (self.guard.acts() || self.twin.is_some_and(Holder::acts))
     }
 
     /// Does anybody hold the deadlines now?
-    pub(super) fn deadlines_held(&self) -> bool {
-        self.on && (self.armed || self.guard_acts())
+    pub(super) fn deadlines_held(&self, ctx: &Ctx) -> bool {
+        let twin = self.twin.is_some_and(Holder::acts) && !ctx.lacks(Rule::SecondHolder);
+        self.lives() && (twin || self.guard.acts())
     }
 
     pub(super) fn process(&self, serial: u64) -> Option<&Process> {
         self.processes.iter().find(|process| process.serial == serial)
+    }
+
+    /// Are these its own data, and do they stand for that member?
+    pub(super) fn holds(&self, member: RaftId) -> bool {
+        self.disk.machine == self.machine() && self.disk.raft_id == Some(member)
+    }
+
+    /// Does its engine hang?
+    pub(super) fn engine_hangs(&self, now_us: u64) -> bool {
+        now_us < self.engine_hangs_until
     }
 
     /// Everything stops at once.
@@ -158,14 +244,16 @@ impl Host {
         }
         ctx.note(format_args!("{} loses power", self.name));
         self.on = false;
+        self.paused = None;
         for process in std::mem::take(&mut self.processes) {
-            keep_state(&mut self.disk, &process, ctx.now);
-            ctx.gone(self.index, &process);
+            self.disk.keep_state(&process, ctx.now);
+            ctx.gone(self.index, process, None);
         }
         self.run = RunFolder::default();
         self.end_node(ctx);
-        self.guard_alive = false;
-        (self.node_frozen, self.guard_frozen) = (false, false);
+        self.guard = Holder { alive: false, frozen: false };
+        self.twin = self.twin.map(|_| Holder { alive: false, frozen: false });
+        (self.engine_fails_until, self.engine_hangs_until) = (0, 0);
     }
 
     /// A new boot, with nothing running.
@@ -176,9 +264,40 @@ impl Host {
         self.on = true;
         self.boots += 1;
         self.booted_us = ctx.now;
-        self.guard_alive = true;
+        self.uncounted_us = 0;
+        self.still_until = BootMs(0);
+        self.guard = Holder::FRESH;
+        self.twin = self.twin.map(|_| Holder::FRESH);
         ctx.note(format_args!("{} boots as {}", self.name, self.boot_id()));
         self.start_node(ctx);
+    }
+
+    /// An empty disk takes the place of the one it had.
+    pub(super) fn take_empty_disk(&mut self, ctx: &mut Ctx) {
+        ctx.note(format_args!("{} has an empty disk", self.name));
+        self.end_node(ctx);
+        self.disks += 1;
+        self.disk = Disk::new(self.index, self.disks, None, LogDisk::default());
+    }
+
+    /// Everything on it stands still.
+    pub(super) fn pause(&mut self, ctx: &mut Ctx, counts: bool) {
+        if self.lives() {
+            ctx.note(format_args!("{} stands still", self.name));
+            self.paused = Some(Pause { since_us: ctx.now, counts });
+        }
+    }
+
+    /// It goes on where it stood.
+    pub(super) fn resume(&mut self, ctx: &mut Ctx) {
+        let Some(pause) = self.paused.take() else { return };
+        if !pause.counts {
+            self.uncounted_us += ctx.now.saturating_sub(pause.since_us);
+            self.still_until = self.clock(ctx.now) + LONGEST_LEASE;
+        }
+        self.held_since_us = None;
+        ctx.note(format_args!("{} goes on", self.name));
+        self.take_in_held(ctx);
     }
 
     /// The node process dies; unsynced log is lost.
@@ -186,16 +305,44 @@ impl Host {
         if self.node.take().is_some() {
             ctx.note(format_args!("{} node process ends", self.name));
         }
+        let before = self.disk.log.last();
         self.disk.log.crash();
+        if self.disk.log.last() < before {
+            ctx.count(Count::LogTailsLost);
+        }
         self.node_frozen = false;
         self.held.clear();
     }
 
+    /// Starts the node process, unless its data are of another machine or not of any cluster yet.
     pub(super) fn start_node(&mut self, ctx: &mut Ctx) {
-        if self.on && self.node.is_none() {
-            let node = Node::start(self, ctx);
-            ctx.note(format_args!("{} node process starts at revision {}", self.name, node.state.revision));
-            self.node = Some(Box::new(node));
+        if !self.lives() || self.node.is_some() {
+            return;
+        }
+        if self.disk.machine != self.machine() {
+            ctx.count(Count::CopiesRefused);
+            ctx.note(format_args!("{} refuses the data of {}", self.name, self.disk.machine));
+            return;
+        }
+        let Some(node) = Node::start(self, ctx) else { return };
+        ctx.note(format_args!("{} node process starts at revision {}", self.name, node.state.revision));
+        self.node = Some(Box::new(node));
+    }
+
+    /// A thawed process finds what came meanwhile, all at once.
+    pub(super) fn thaw_node(&mut self, ctx: &mut Ctx) {
+        if !self.node_frozen {
+            return;
+        }
+        self.node_frozen = false;
+        ctx.note(format_args!("{} node process goes on", self.name));
+        self.take_in_held(ctx);
+    }
+
+    fn take_in_held(&mut self, ctx: &mut Ctx) {
+        for (from, message) in std::mem::take(&mut self.held) {
+            let delay = ctx.random.below(5_000);
+            ctx.after(delay, Happening::Deliver { from, to: self.index, message });
         }
     }
 }
@@ -204,14 +351,6 @@ pub(super) fn boot_id(host: usize, boots: u64) -> BootId {
     BootId(format!("boot-{host}-{boots}"))
 }
 
-/// What a process wrote until now is in its folder.
-pub(super) fn keep_state(disk: &mut Disk, process: &Process, now_us: u64) {
-    if process.spec.state_dir.is_some() {
-        disk.folders.insert(process.slot.clone(), written(process, now_us));
-    }
-}
-
-/// A running process adds one to its state every ten milliseconds.
-pub(super) fn written(process: &Process, now_us: u64) -> u64 {
-    process.found + 1 + now_us.saturating_sub(process.from_us) / 10_000
+pub(super) fn machine_id(host: usize) -> MachineId {
+    MachineId(format!("machine-{host}"))
 }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use imbl::OrdMap;
 
+use super::Count;
+use super::broken;
 use super::ctx::{Ctx, Message, Origin};
 use super::host::Host;
 use super::log::{Members, Payload};
 use super::node::Node;
-use super::{Count, Plant};
+use super::switches::{Plant, Rule};
 use crate::command::{Actor, Command, Proposal};
 use crate::detect::detect;
 use crate::ids::NodeId;
@@ -18,7 +20,7 @@ use crate::observation::{Heard, NodeReport, Observed, RaftObserved};
 use crate::plan::{TtlClock, kv_expiry, plan};
 use crate::reach::Reach;
 use crate::state::{Answer, MembershipStep, Plan};
-use crate::units::{BootMs, Millis, WallMs};
+use crate::units::{BootMs, Millis};
 
 /// Planned at least this often, and at most that often.
 const PLAN_EVERY: Millis = Millis(120);
@@ -109,8 +111,8 @@ impl Node {
             boot: report.boot.clone(),
             lease_epoch: report.lease_epoch,
             wants_rejoin: report.wants_rejoin,
-            armed: report.guard.armed,
             heartbeat: report.heartbeat,
+            armed: report.guard.armed || ctx.lacks(Rule::PromiseInState),
         };
         leading.granter.heard(asked, round);
         debug_assert!(ctx.host_named(&report.node) == Some(from));
@@ -150,7 +152,7 @@ impl Node {
             let (proposals, origins): (Vec<Proposal>, Vec<Origin>) = batch.into_iter().unzip();
             let payload = Payload::Proposals(proposals.into());
             let Some(index) = self.replica.propose(&mut host.disk.log, payload, now) else { return };
-            if ctx.plant(Plant::AnswerBeforeCommit) {
+            if ctx.has(Plant::AnswerBeforeCommit) {
                 let result = Ok(crate::state::Reply::Accepted);
                 let revision = crate::ids::Revision(index);
                 for origin in origins {
@@ -167,11 +169,12 @@ impl Node {
         if !leading.granter.waiting() {
             return;
         }
-        let over = if ctx.plant(Plant::AnswerWithoutQuorum) { u64::MAX } else { self.replica.round_over() };
-        if self.replica.settled() || ctx.plant(Plant::AnswerWithoutQuorum) {
+        let at_once = ctx.lacks(Rule::QuorumBeforeAnswer);
+        let over = if at_once { u64::MAX } else { self.replica.round_over() };
+        if self.replica.settled() || at_once {
             let terms = self.state.cluster.settings.terms;
             let nodes = &self.state.nodes;
-            let standing = |node: &NodeId| nodes.get(node).map(|record| record.lease_standing());
+            let standing = |node: &NodeId| nodes.get(node).map(|record| broken::standing(ctx, record));
             let answers = leading.granter.answers(over, self.state.revision, terms, standing);
             for (node, answer) in answers {
                 let (Some(to), Some(session)) = (ctx.host_named(&node), leading.sessions.get(&node)) else {
@@ -218,20 +221,12 @@ impl Node {
         if !due || leading.in_flight.is_some() || !self.replica.settled() {
             return;
         }
-        let observed = ctx.misjudge(self.observed(host, now));
+        let seen = self.observed(host, now);
+        let observed = broken::misjudge(ctx, &self.state, seen.clone(), host.wall(ctx.now));
         let verdicts = detect(&observed, &self.state);
         let mut made = plan(&self.state, &observed, &verdicts);
-        if ctx.plant(Plant::SilentPlan) {
-            made.waiting.clear();
-        }
-        if ctx.plant(Plant::GrantInWrongEpoch) {
-            for command in &mut made.commands {
-                if let Command::Grant { lease_epoch, .. } = command {
-                    lease_epoch.0 += 1;
-                }
-            }
-        }
-        ctx.planned(&self.state, &observed, &made);
+        broken::misplan(ctx, &self.state, &mut made);
+        ctx.planned(&self.state, seen, &made);
         let Some(leading) = self.leading.as_mut() else { return };
         leading.planned = Some(now);
         leading.news = false;
@@ -250,7 +245,7 @@ impl Node {
         let propose = |command: &Command| Proposal {
             request: None,
             actor: Actor::Planner,
-            at: WallMs(ctx.now / 1_000),
+            at: host.wall(ctx.now),
             expected: None,
             command: command.clone(),
         };

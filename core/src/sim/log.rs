@@ -36,7 +36,7 @@ pub(super) struct Members {
 }
 
 impl Members {
-    fn quorum(&self, has: impl Fn(RaftId) -> bool) -> bool {
+    pub(super) fn quorum(&self, has: impl Fn(RaftId) -> bool) -> bool {
         let most = |set: &BTreeSet<RaftId>| set.iter().filter(|id| has(**id)).count() * 2 > set.len();
         most(&self.voters) && (self.old.is_empty() || most(&self.old))
     }
@@ -59,6 +59,10 @@ pub(super) struct LogDisk {
     /// Every membership in the log with its index.
     members: Vec<(u64, Arc<Members>)>,
     synced: u64,
+    /// Nothing can be written.
+    pub(super) full: bool,
+    /// Something could not be: the process must not go on.
+    pub(super) failed: bool,
 }
 
 impl LogDisk {
@@ -75,6 +79,10 @@ impl LogDisk {
         self.entries.len() as u64
     }
 
+    pub(super) fn last_term(&self) -> u64 {
+        self.term_at(self.last())
+    }
+
     /// The entry of an index, from 1.
     pub(super) fn entry(&self, index: u64) -> Option<&Entry> {
         self.entries.get(usize::try_from(index).ok()?.checked_sub(1)?)
@@ -87,6 +95,13 @@ impl LogDisk {
     /// What was written and never synced is gone.
     pub(super) fn crash(&mut self) {
         self.truncate(self.synced);
+        self.failed = false;
+    }
+
+    /// May something be written? If not, the process has failed.
+    fn writable(&mut self) -> bool {
+        self.failed |= self.full;
+        !self.full
     }
 
     fn term_at(&self, index: u64) -> u64 {
@@ -143,6 +158,19 @@ pub(super) enum LogMessage {
     TakeOver {
         term: u64,
     },
+}
+
+impl LogMessage {
+    /// Does taking it in write to a disk of this term?
+    fn writes(&self, current: u64) -> bool {
+        match self {
+            LogMessage::Vote { term, .. } => *term >= current,
+            LogMessage::Append { term, entries, .. } => *term > current || !entries.is_empty(),
+            LogMessage::Voted { term, .. }
+            | LogMessage::Appended { term, .. }
+            | LogMessage::TakeOver { term } => *term > current,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,7 +274,9 @@ impl Replica {
     }
 
     pub(super) fn tick(&mut self, disk: &mut LogDisk, now: BootMs, random: &mut Random) {
-        disk.synced = disk.last();
+        if disk.last() > disk.synced && disk.writable() {
+            disk.synced = disk.last();
+        }
         if self.leads() {
             if now >= self.next_round {
                 self.begin_round(disk, now);
@@ -266,7 +296,7 @@ impl Replica {
 
     /// Appends as leader; the index where it will be decided.
     pub(super) fn propose(&mut self, disk: &mut LogDisk, payload: Payload, now: BootMs) -> Option<u64> {
-        if !self.leads() {
+        if !self.leads() || !disk.writable() {
             return None;
         }
         let index = disk.push(payload);
@@ -294,6 +324,9 @@ impl Replica {
     }
 
     fn campaign(&mut self, disk: &mut LogDisk, now: BootMs, random: &mut Random, forced: bool) {
+        if !disk.writable() {
+            return;
+        }
         disk.term += 1;
         disk.vote = Some(self.me);
         self.role = Role::Candidate;
@@ -409,6 +442,9 @@ impl Replica {
         now: BootMs,
         random: &mut Random,
     ) {
+        if message.writes(disk.term) && !disk.writable() {
+            return;
+        }
         match message {
             LogMessage::Vote { term, last, last_term, forced } => {
                 self.asked_for_vote(disk, from, (term, last, last_term, forced), now);

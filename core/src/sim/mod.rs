@@ -3,11 +3,15 @@
 //! first, then everything heals and all work must run. What is right is judged from the hosts, not from State.
 //! Equal seeds give equal worlds, byte for byte.
 
+mod broken;
+mod counts;
 mod ctx;
-mod faults;
+mod disk;
+pub mod faults;
 mod guard;
 mod host;
 mod invariants;
+mod join;
 mod lead;
 mod log;
 mod network;
@@ -15,16 +19,25 @@ mod node;
 mod operator;
 mod random;
 pub mod report;
+#[cfg(test)]
+mod rules;
 mod scene;
+pub mod script;
+mod strike;
+mod switches;
 #[cfg(test)]
 mod tests;
 mod world;
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
+pub use counts::Count;
+pub use scene::DeviceFault;
+pub use script::Script;
+pub use switches::Broken;
 use world::World;
 
 /// How a world is drawn.
@@ -38,8 +51,10 @@ pub struct Options {
     pub faults_ms: u64,
     /// How long everything may take to come right after the heal, in milliseconds of true time.
     pub heal_ms: u64,
-    /// A bug to plant: proves that its checker would notice.
-    pub plant: Option<Plant>,
+    /// A written world instead of a drawn one.
+    pub script: Option<Arc<Script>>,
+    /// What a test of the simulator itself breaks in it.
+    pub broken: Broken,
     /// Keep every line of the transcript, not only its hash.
     pub keep_transcript: bool,
 }
@@ -51,102 +66,10 @@ impl Default for Options {
             faults: 12,
             faults_ms: 24_000,
             heal_ms: 60_000,
-            plant: None,
+            script: None,
+            broken: Broken::default(),
             keep_transcript: false,
         }
-    }
-}
-
-/// Bugs that can be planted, each one safety rule switched off. None of them is in the code that is shipped
-/// to decide: they sit in the simulated carrying between its parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Plant {
-    /// Claims of a lost node are forgotten without evidence.
-    ForgetClaimsOfLost,
-    /// The leader takes a lost node for long silent.
-    ImpatientSilence,
-    /// Nobody kills at the deadline.
-    ForgetDeadlines,
-    /// A node believes in a lease that it does not have, and its guard does not check.
-    StartWithoutLease,
-    /// Tokens are not compared with the highest, and a lease is used before State is as new as its answer.
-    AcceptStaleTokens,
-    /// A restarted guard has forgotten what runs.
-    ForgetRegistry,
-    /// A node forgets that its lease ran out.
-    ForgetExpiry,
-    /// Heartbeats are answered without a quorum round.
-    AnswerWithoutQuorum,
-    /// Clients are answered before their entry is committed.
-    AnswerBeforeCommit,
-    /// One replica applies something of its own.
-    UnequalApply,
-    /// A fence method says off and does nothing.
-    FenceByWord,
-    /// The last pass of a migration is not kept.
-    KeepOldCopy,
-    /// Copies are never begun.
-    DropFetches,
-    /// The plan does not say what it waits for.
-    SilentPlan,
-    /// The plan grants in a lease epoch that is not the node's.
-    GrantInWrongEpoch,
-    /// Nodes are taken for larger than they are.
-    OversizedNodes,
-}
-
-/// Rare happenings, counted so that a clean run is seen to have met them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are what is printed")]
-pub enum Count {
-    Crashes,
-    Reboots,
-    GuardKills,
-    Freezes,
-    Cuts,
-    OneWayCuts,
-    Isolations,
-    Adoptions,
-    LeaderChanges,
-    LeadershipsLost,
-    MessagesLost,
-    LeaseStops,
-    LateStartsRefused,
-    StaleTokensRefused,
-    FenceAttempts,
-    Fences,
-    FencesFailed,
-    SwitchedOn,
-    Grants,
-    Losses,
-    Rejoins,
-    EndedByAcknowledgement,
-    EndedByFence,
-    EndedByReboot,
-    EndedBySilence,
-    EndedByAttestation,
-    Attestations,
-    Drains,
-    Migrations,
-    MigrationsDone,
-    MigrationsRolledBack,
-    Rollouts,
-    OperationsEnded,
-    Acknowledged,
-    Refused,
-    Retried,
-    RestartsWithoutLease,
-    Spawned,
-    LogTailsLost,
-    PlansRefused,
-}
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = serde_json::to_value(self).unwrap_or_default();
-        f.pad(name.as_str().unwrap_or_default())
     }
 }
 

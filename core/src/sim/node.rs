@@ -4,23 +4,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::ctx::{Ctx, Happening, Message, Origin};
+use super::Count;
+use super::broken;
+use super::ctx::{Ctx, Fencing, Happening, Message, Origin};
+use super::disk::written;
 use super::guard::{self, Call};
-use super::host::{Host, written};
+use super::host::Host;
 use super::lead::Leading;
 use super::log::{LogMessage, Payload, Replica};
-use super::{Count, Plant};
+use super::switches::{Plant, Rule};
 use crate::command::{Actor, Command, Proposal};
 use crate::effect::{Effect, FenceDeed, FenceNode, FetchState};
-use crate::ids::{LeaseEpoch, NodeId, Revision, SlotId, Token};
-use crate::lease::{Lease, LeaseHolder, LeaseTerms};
+use crate::ids::{LeaseEpoch, NodeId, RaftId, Revision, SlotId};
+use crate::lease::LeaseHolder;
 use crate::observation::{
     FenceOutcome, FenceReport, FencingReport, GuardReport, NodeReport, NodeUsage, SlotReport,
     TransferOutcome, TransferReport,
 };
 use crate::reconcile::reconcile;
 use crate::state::{Answer, State};
-use crate::units::{BootMs, Millis, WallMs};
+use crate::units::{BootMs, Millis};
 
 /// Reconciled at least this often, woken or not.
 const RECONCILE_EVERY: Millis = Millis(200);
@@ -45,22 +48,26 @@ pub(super) struct Node {
     pub(super) pending: Vec<(Proposal, Origin)>,
     /// As leader: who waits for the answers of an entry, by index, with its term.
     pub(super) waiting: BTreeMap<u64, (u64, Vec<Origin>)>,
-    /// When each node was first seen in its lease epoch.
-    pub(super) known_since: BTreeMap<NodeId, (LeaseEpoch, BootMs)>,
+    /// When each node was first seen with its disk and in its lease epoch.
+    pub(super) known_since: BTreeMap<NodeId, ((RaftId, LeaseEpoch), BootMs)>,
     fetch_begun: BTreeMap<(u64, u32), BootMs>,
     next_beat: BootMs,
     pub(super) dirty: bool,
     reconciled: BootMs,
     facts_asked: BootMs,
+    /// The number of the terms that the guard said it holds.
     terms_held: u64,
+    /// Where a test switched a rule off: the lease as new terms alone stretched it, with their number.
+    pub(super) stretched: Option<(u64, BootMs)>,
 }
 
 impl Node {
-    /// A process starts from what lies on the disk.
-    pub(super) fn start(host: &Host, ctx: &mut Ctx) -> Self {
+    /// A process starts from what lies on the disk, if that belongs to a cluster.
+    pub(super) fn start(host: &Host, ctx: &mut Ctx) -> Option<Self> {
+        let raft_id = host.disk.raft_id?;
         let now = host.clock(ctx.now);
         let state = host.disk.snapshot.clone();
-        let mut replica = Replica::new(host.disk.raft_id, state.cluster.settings.raft, now, &mut ctx.random);
+        let mut replica = Replica::new(raft_id, state.cluster.settings.raft, now, &mut ctx.random);
         replica.commit = state.revision.0;
         let guarded = host.run.valid_until;
         let holder = LeaseHolder::new(host.boot_id(), host.disk.lease_epoch, guarded, now);
@@ -68,7 +75,7 @@ impl Node {
         if !host.processes.is_empty() {
             ctx.count(Count::Adoptions);
         }
-        Self {
+        Some(Self {
             session,
             replica,
             state,
@@ -85,8 +92,9 @@ impl Node {
             dirty: true,
             reconciled: now,
             facts_asked: BootMs(0),
-            terms_held: host.facts.terms,
-        }
+            terms_held: 0,
+            stretched: None,
+        })
     }
 
     /// A slice of its life.
@@ -108,9 +116,7 @@ impl Node {
         self.lead(host, ctx, now);
         self.apply(host, ctx, now);
         self.flush(host, ctx);
-        if ctx.plant(Plant::ForgetExpiry) && self.holder.lease().is_some_and(|lease| lease.lost) {
-            self.holder = LeaseHolder::new(host.boot_id(), None, None, now);
-        }
+        broken::stray(ctx, self, host, now);
     }
 
     fn expire(&mut self, now: BootMs) {
@@ -126,6 +132,11 @@ impl Node {
         if !host.guard_acts() {
             return false;
         }
+        self.terms_held = if ctx.lacks(Rule::TermsHeldByGuard) {
+            self.state.cluster.settings.terms.number
+        } else {
+            host.run.terms
+        };
         let fresh = guard::inventory(host, ctx);
         let same = |(one, two): ((&SlotId, &SlotReport), (&SlotId, &SlotReport))| {
             let told = |report: &SlotReport| report.instance.as_ref().map(|i| (i.health, i.id.token));
@@ -156,7 +167,7 @@ impl Node {
                 Payload::Empty | Payload::Members(_) => &[],
             };
             let applied = self.state.apply(Revision(index), proposals);
-            ctx.spoil(host.index, &mut self.state);
+            broken::spoil(ctx, host.index, &mut self.state);
             ctx.applied(host.index, &self.state, &entry, &applied.events);
             self.answer(ctx, index, entry.term, &applied.answers);
             if let Some(leading) = &mut self.leading {
@@ -168,7 +179,7 @@ impl Node {
                 leading.decided(index, proposals, &applied.answers);
             }
             if index.is_multiple_of(SNAPSHOT_EVERY) {
-                host.disk.snapshot = self.state.clone();
+                host.disk.keep_snapshot(&self.state);
             }
             self.dirty = true;
         }
@@ -176,8 +187,9 @@ impl Node {
             return;
         }
         for (node, record) in self.state.nodes.iter() {
-            if self.known_since.get(node).is_none_or(|(epoch, _)| *epoch != record.lease_epoch) {
-                self.known_since.insert(node.clone(), (record.lease_epoch, now));
+            let present = (record.raft_id, record.lease_epoch);
+            if self.known_since.get(node).is_none_or(|(known, _)| *known != present) {
+                self.known_since.insert(node.clone(), (present, now));
             }
         }
     }
@@ -206,9 +218,9 @@ impl Node {
             pid: u32::try_from(self.session).unwrap_or(u32::MAX),
             guard: GuardReport {
                 pid: 1,
-                twin_pid: if host.armed { 2 } else { 0 },
+                twin_pid: u32::from(host.twin.is_some()) * 2,
                 answering: acts,
-                armed: acts && host.armed,
+                armed: host.armed(),
                 unarmed: None,
             },
             usage: NodeUsage::default(),
@@ -223,9 +235,9 @@ impl Node {
         let terms = self.state.cluster.settings.terms;
         self.next_beat = now + terms.heartbeat;
         let Some(leader) = self.replica.leader.and_then(|id| ctx.host_of(id)) else { return };
-        let own = self.state.nodes.get(&host.name).map(|record| record.lease_standing());
+        let own = self.state.nodes.get(&host.name).map(|record| broken::standing(ctx, record));
         let beat = self.holder.beat(own, now);
-        ctx.beat_sent(host.index, self.session, beat.heartbeat, now);
+        ctx.beat_sent(host, self.session, beat.heartbeat, now);
         let report = Arc::new(self.report(host, beat));
         ctx.send(host.index, leader, Message::Beat { session: self.session, report });
     }
@@ -237,7 +249,7 @@ impl Node {
         }
         self.dirty = false;
         self.reconciled = now;
-        let own = self.state.nodes.get(&host.name).map(|record| record.lease_standing());
+        let own = self.state.nodes.get(&host.name).map(|record| broken::standing(ctx, record));
         let beat = crate::lease::Beat {
             heartbeat: 0,
             echo: 0,
@@ -245,31 +257,11 @@ impl Node {
             wants_rejoin: self.holder.wants_rejoin(own),
         };
         let mut report = self.report(host, beat);
-        if ctx.plant(Plant::AcceptStaleTokens) {
-            report.slots.values_mut().for_each(|slot| slot.highest = Token::default());
-        }
-        let lease = self.lease_believed(ctx, host, now);
-        for effect in reconcile(&self.state, &report, lease.as_ref(), now) {
+        let lease = broken::lease(ctx, self, host, now);
+        let state = broken::own_side(ctx, self, host, &mut report);
+        for effect in reconcile(&state, &report, lease.as_ref(), now) {
             self.perform(host, ctx, effect, now);
         }
-    }
-
-    /// The lease as held; planted bugs make the node believe in a better one.
-    fn lease_believed(&self, ctx: &Ctx, host: &Host, now: BootMs) -> Option<Lease> {
-        if ctx.plant(Plant::AcceptStaleTokens) {
-            // As if the guard's word were enough to go on after a restart.
-            let terms = self.state.cluster.settings.terms;
-            let (epoch, valid_until) = (host.disk.lease_epoch?, host.run.valid_until?);
-            return Some(Lease { epoch, valid_until, revision: Revision(0), terms, lost: false });
-        }
-        if ctx.plant(Plant::StartWithoutLease) {
-            let record = self.state.nodes.get(&host.name)?;
-            let terms: LeaseTerms = self.state.cluster.settings.terms;
-            let valid_until = now + terms.lease;
-            let (epoch, revision) = (record.lease_epoch, Revision(0));
-            return Some(Lease { epoch, valid_until, revision, terms, lost: false });
-        }
-        self.holder.lease().copied()
     }
 
     fn perform(&mut self, host: &mut Host, ctx: &mut Ctx, effect: Effect, now: BootMs) {
@@ -290,7 +282,7 @@ impl Node {
 
     fn fetch(&mut self, host: &Host, ctx: &mut Ctx, fetch: &FetchState, now: BootMs) {
         let FetchState { operation, pass, slot, from, .. } = fetch;
-        if ctx.plant(Plant::DropFetches) {
+        if ctx.has(Plant::DropFetches) {
             return;
         }
         self.transfers.push(TransferReport {
@@ -334,17 +326,9 @@ impl Node {
         let now = host.clock(ctx.now);
         let quorate = self.replica.quorum_age(now).is_some_and(|age| age < Millis(300));
         let begins = ctx.random.between(50, device.slow_ms.max(60)) * 1_000;
-        ctx.after(
-            begins,
-            Happening::Fence {
-                by: host.index,
-                session: self.session,
-                target,
-                operation: *operation,
-                attempt: *attempt,
-                quorate,
-            },
-        );
+        let (by, session) = (host.index, self.session);
+        let deed = Fencing { by, session, target, operation: *operation, attempt: *attempt, quorate };
+        ctx.after(begins, Happening::Fence(deed));
     }
 
     /// The fence device came to an end.
@@ -359,7 +343,7 @@ impl Node {
     /// Says anew what State has wrong of this node.
     fn tell_facts(&mut self, host: &mut Host, ctx: &mut Ctx, now: BootMs) {
         host.facts.terms = self.terms_held;
-        host.facts.armed = host.guard_acts() && host.armed;
+        host.facts.armed = host.armed();
         let differs = self.state.nodes.get(&host.name).is_some_and(|record| record.facts != host.facts);
         if !differs || now.since(self.facts_asked) < Millis(700) {
             return;
@@ -368,7 +352,7 @@ impl Node {
         let proposal = Proposal {
             request: None,
             actor: Actor::Node(host.name.clone()),
-            at: WallMs(ctx.now / 1_000),
+            at: host.wall(ctx.now),
             expected: None,
             command: Command::UpdateNode(host.facts.clone()),
         };
@@ -382,27 +366,36 @@ impl Node {
     }
 
     /// A message for this process.
-    pub(super) fn receive(&mut self, host: &mut Host, ctx: &mut Ctx, from: usize, message: Message) {
+    pub(super) fn receive(&mut self, host: &mut Host, ctx: &mut Ctx, sender: usize, message: Message) {
         let now = host.clock(ctx.now);
         match message {
-            Message::Log { from, message } => {
+            Message::Log { from, to, message } => {
+                // What was meant for the disk that was here before.
+                if to != self.replica.me {
+                    return;
+                }
                 let log = &mut host.disk.log;
                 self.replica.receive(log, from, message, now, &mut ctx.random);
                 self.apply(host, ctx, now);
-                self.flush(host, ctx);
+                self.send_log(host, ctx, Some((from, sender)));
             }
-            Message::Beat { session, report } => self.heard(host, ctx, from, session, &report, now),
+            Message::Beat { session, report } => self.heard(host, ctx, sender, session, &report, now),
             Message::Answer { session, answer } => {
                 if session != self.session {
                     return;
                 }
-                let own = self.state.nodes.get(&host.name).map(|record| record.lease_standing());
+                let own = self.state.nodes.get(&host.name).map(|record| broken::standing(ctx, record));
                 let taken = self.holder.answered(&answer, own, now);
                 if let Some(renewal) = taken {
+                    // The guard is not told of a lease whose epoch cannot be kept.
+                    if host.disk.lease_epoch != Some(renewal.epoch) && host.disk.full(ctx.now) {
+                        ctx.count(Count::WritesRefused);
+                        return;
+                    }
                     host.disk.lease_epoch = Some(renewal.epoch);
-                    self.terms_held = answer.terms.number;
                     let (number, valid_until) = (renewal.number, renewal.valid_until);
-                    ctx.call(host, Call::Renew { session, number, valid_until });
+                    let terms = answer.terms.number;
+                    ctx.call(host, Call::Renew { session, number, valid_until, terms });
                     self.dirty = true;
                 }
             }
@@ -414,16 +407,21 @@ impl Node {
                 let staged = host.disk.staging.get(&operation).copied();
                 let own = running.map(|process| written(process, ctx.now)).or(staged).or(stored);
                 let content = own.unwrap_or(0);
-                ctx.fetched(host.index, from, operation);
-                ctx.send(host.index, from, Message::FetchGive { operation, pass, content });
+                ctx.fetched(host.index, sender, operation);
+                ctx.send(host.index, sender, Message::FetchGive { operation, pass, content });
             }
             Message::FetchGive { operation, pass, content } => {
                 let mut transfers = self.transfers.iter_mut();
                 let ours = transfers.find(|t| t.operation == operation && t.pass == pass);
                 let Some(transfer) = ours.filter(|transfer| transfer.outcome.is_none()) else { return };
+                if host.disk.full(ctx.now) {
+                    ctx.count(Count::WritesRefused);
+                    transfer.outcome = Some(TransferOutcome::Failed("no space left".to_owned()));
+                    return;
+                }
                 transfer.bytes_done = 100;
                 transfer.outcome = Some(TransferOutcome::Complete { digest: format!("{content:x}") });
-                if !ctx.plant(Plant::KeepOldCopy) || pass == 1 {
+                if !ctx.has(Plant::KeepOldCopy) || pass == 1 {
                     host.disk.staging.insert(operation, content);
                 }
                 self.next_beat = BootMs(0);
@@ -442,10 +440,16 @@ impl Node {
     }
 
     pub(super) fn flush(&mut self, host: &Host, ctx: &mut Ctx) {
+        self.send_log(host, ctx, None);
+    }
+
+    /// Sends what the replica has to say. An answer goes back to where its question came from.
+    fn send_log(&mut self, host: &Host, ctx: &mut Ctx, asked: Option<(RaftId, usize)>) {
         for (to, message) in std::mem::take(&mut self.replica.outbox) {
-            if let Some(to) = ctx.host_of(to) {
+            let back = asked.filter(|(id, _)| *id == to).map(|(_, at)| at);
+            if let Some(at) = back.or_else(|| ctx.host_of(to)) {
                 let message: LogMessage = message;
-                ctx.send(host.index, to, Message::Log { from: self.replica.me, message });
+                ctx.send(host.index, at, Message::Log { from: self.replica.me, to, message });
             }
         }
     }

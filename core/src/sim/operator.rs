@@ -7,8 +7,10 @@ use super::Count;
 use super::ctx::{Ctx, Happening, Message, Origin};
 use super::host::Host;
 use super::invariants::Truth;
+use super::random::Random;
 use crate::command::{Actor, Command, Proposal};
 use crate::ids::{ClientId, NodeId, RequestId, Revision, SlotId};
+use crate::settings::SettingChange;
 use crate::spec::ServiceSpec;
 use crate::state::{Answer, State};
 use crate::units::{Millis, WallMs};
@@ -31,13 +33,15 @@ pub(super) struct Operator {
     services: Vec<Arc<ServiceSpec>>,
     asks: Vec<Ask>,
     begun: bool,
+    /// Goes on asking for things by chance.
+    busy: bool,
     /// The acts that undo what would keep work from running.
     last_acts: bool,
 }
 
 impl Operator {
-    pub(super) fn new(services: Vec<Arc<ServiceSpec>>) -> Self {
-        Self { services, asks: Vec::new(), begun: false, last_acts: false }
+    pub(super) fn new(services: Vec<Arc<ServiceSpec>>, busy: bool) -> Self {
+        Self { services, asks: Vec::new(), begun: false, busy, last_acts: false }
     }
 
     pub(super) fn asks(&self) -> &[Ask] {
@@ -55,11 +59,13 @@ impl Operator {
 
     /// One more act, and when the next.
     pub(super) fn act(&mut self, hosts: &[Host], ctx: &mut Ctx) {
-        if !ctx.faulty() {
+        if ctx.healed {
             return;
         }
-        let next = ctx.random.between(150, 1_600) * 1_000;
-        ctx.after(next, Happening::Operate);
+        if self.busy {
+            let next = ctx.random.between(150, 1_600) * 1_000;
+            ctx.after(next, Happening::Operate);
+        }
         if !self.begun {
             self.begun = true;
             for spec in self.services.clone() {
@@ -73,7 +79,7 @@ impl Operator {
         }
     }
 
-    fn begin(&mut self, ctx: &mut Ctx, command: Command, expected: Option<Revision>) {
+    pub(super) fn begin(&mut self, ctx: &mut Ctx, command: Command, expected: Option<Revision>) {
         let sequence = self.asks.len() as u64 + 1;
         let client = ClientId(format!("client-{}", sequence % 3));
         ctx.note(format_args!("operator asks {sequence}: {command:?}"));
@@ -149,7 +155,7 @@ impl Operator {
         let service = spec.name.clone();
         let host = hosts.get(random.index(hosts.len()))?;
         let node = host.name.clone();
-        let command = match random.below(28) {
+        let command = match random.below(34) {
             0..=4 => {
                 let key = vec![b'a' + u8::try_from(random.below(6)).unwrap_or(0)];
                 let value = random.bits().to_be_bytes().to_vec();
@@ -187,10 +193,24 @@ impl Operator {
                 let operation = *running.get(random.index(running.len().max(1)))?;
                 Command::CancelOperation { operation }
             }
+            25..=28 => settings(random),
+            29 if random.percent(40) => Command::Leave { node },
             _ => return attestation(hosts, state, ctx),
         };
         Some((command, None))
     }
+}
+
+/// Timings change while anything may be under way, and what the majority may do by itself.
+fn settings(random: &mut Random) -> Command {
+    let (name, value) = match random.below(10) {
+        0..=4 => ("heartbeat.timeout", ["750ms", "1s", "2s", "4s"][random.index(4)]),
+        5 | 6 => ("timing.profile", ["lan", "fast"][random.index(2)]),
+        7 => ("split_brain.autonomous_shutdown", ["on", "off", "on"][random.index(3)]),
+        8 => ("fencing.auto", ["on", "off"][random.index(2)]),
+        _ => ("heartbeat.interval", ["100ms", "200ms"][random.index(2)]),
+    };
+    Command::ChangeSettings(vec![SettingChange { name: name.to_owned(), value: value.to_owned() }])
 }
 
 /// The word of somebody who stands before the machine: only if it is truly off, and only while State says

@@ -1,23 +1,27 @@
 //! What a seed's world is made of before anything happens: hosts and their clocks, the services that may be
 //! deployed and how they behave, the fence devices, and the log that all hosts begin with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::host::{Disk, Host, boot_id};
+use serde::{Deserialize, Serialize};
+
+use super::Options;
+use super::disk::Disk;
+use super::host::{Host, boot_id, machine_id};
 use super::log::{LogDisk, Members};
 use super::random::Random;
-use super::{Options, Plant};
+use super::script::Shape;
+use super::switches::Plant;
 use crate::command::{Actor, Command, NodeAdmission, NodeFacts, Proposal};
 use crate::fence::{FenceAction, FenceMethod};
-use crate::ids::{ClusterId, DiskId, MachineId, NodeId, RaftId, ServiceName};
+use crate::ids::{ClusterId, DiskId, NodeId, RaftId, ServiceName};
 use crate::observation::ExecutorFact;
 use crate::settings::{ClusterSettings, TimingProfile};
 use crate::spec::{
     ExecutorKind, HealthCheck, HealthProbe, Placement, Priority, ProcessWorkload, Resources, RestartPolicy,
     RestartWhen, ServiceSpec, Spread, StopPolicy, Workload,
 };
-use crate::state::State;
 use crate::units::{CpuMillis, MemoryMib, Millis, WallMs};
 
 /// How the processes of a service behave.
@@ -29,15 +33,34 @@ pub(super) struct Behaviour {
     pub(super) stop_ms: u64,
     /// Never stops when asked.
     pub(super) ignores_stop: bool,
+    /// A start takes up to this long.
+    pub(super) start_ms: u64,
+    /// Its processes are an engine's children, not the guard's.
+    pub(super) by_engine: bool,
     /// It crashes about this long after each start; 0 for never.
     pub(super) crash_ms: u64,
+}
+
+/// What is wrong with a fence device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceFault {
+    /// Nothing.
+    #[default]
+    None,
+    /// It refuses.
+    Fails,
+    /// It says that it did and does nothing.
+    Lies,
+    /// It does not answer in time, and may do the deed later.
+    TimesOut,
 }
 
 /// How the fence device of a host behaves.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Device {
-    /// It fails until the heal.
-    pub(super) fails: bool,
+    /// What is wrong with it until the heal.
+    pub(super) fault: DeviceFault,
     /// Takes up to this long before the deed.
     pub(super) slow_ms: u64,
 }
@@ -58,43 +81,69 @@ fn node_name(index: usize) -> Option<NodeId> {
     NodeId::new(format!("n{}", index + 1)).ok()
 }
 
-/// Draws a world.
+/// Draws a world, or makes the written one.
 pub(super) fn draw(options: &Options, random: &mut Random) -> Scene {
-    let count = options.hosts.unwrap_or_else(|| 3 + random.index(3)).clamp(1, 7);
-    let settings = settings(random);
-    let facts: Vec<NodeFacts> = (0..count).filter_map(|index| facts(index, options, random)).collect();
-    let proposals = beginning(&settings, &facts);
-    let voters = (1..=facts.len() as u64).map(RaftId).collect();
-    let log = LogDisk::seeded(Members { voters, ..Members::default() }, proposals);
-    let hosts = facts
-        .into_iter()
-        .enumerate()
-        .map(|(index, facts)| {
-            let disk = Disk {
-                raft_id: RaftId(index as u64 + 1),
-                log: log.clone(),
-                snapshot: State::empty(),
-                lease_epoch: None,
-                highest: BTreeMap::new(),
-                forgotten: BTreeSet::new(),
-                folders: BTreeMap::new(),
-                staging: BTreeMap::new(),
-            };
-            // Within the bound that the waits allow for, and mostly near it.
-            let drift = i64::try_from(random.below(19_001)).unwrap_or(0) - 9_500;
-            Host::new(index, drift, disk, facts)
-        })
-        .collect();
-    let (services, behaviours) = services(random);
+    let shape = options.script.as_ref().map(|script| &script.shape);
+    let drawn = options.hosts.unwrap_or_else(|| 3 + random.index(3));
+    let count = shape.map_or(drawn, |shape| shape.hosts).clamp(1, 7);
+    let settings = settings(random, shape);
+    let people: Vec<Person> = (0..count).filter_map(|index| person(index, options, random)).collect();
+    let people = if shape.is_none() { special(people, random) } else { people };
+    let log = LogDisk::seeded(
+        Members { voters: (1..=people.len() as u64).map(RaftId).collect(), ..Members::default() },
+        beginning(&settings, &people),
+    );
+    let hosts = people.into_iter().enumerate().map(|(index, person)| {
+        let disk = Disk::new(index, 1, Some(RaftId(index as u64 + 1)), log.clone());
+        let mut host = Host::new(index, person.drift_ppm, disk, person.facts);
+        (host.witness, host.weight) = (person.witness, person.weight);
+        host.wall_off_ms = person.wall_off_ms;
+        host
+    });
+    let hosts = hosts.collect();
+    let (services, behaviours) = services(random, options);
     let device = |random: &mut Random| Device {
-        fails: random.percent(30),
+        fault: match random.below(100) {
+            0..60 => DeviceFault::None,
+            60..74 => DeviceFault::Fails,
+            74..86 => DeviceFault::Lies,
+            _ => DeviceFault::TimesOut,
+        },
         slow_ms: if random.percent(30) { 2_500 } else { 700 },
     };
-    let devices = (0..count).map(|_| device(random)).collect();
+    let written = shape.map(|shape| Device { fault: shape.fencing.unwrap_or_default(), slow_ms: 700 });
+    let devices = (0..count).map(|_| device(random)).map(|drawn| written.unwrap_or(drawn)).collect();
     Scene { hosts, services, behaviours, devices }
 }
 
-fn settings(random: &mut Random) -> ClusterSettings {
+/// What sets one host apart.
+struct Person {
+    facts: NodeFacts,
+    drift_ppm: i64,
+    wall_off_ms: i64,
+    witness: bool,
+    weight: u32,
+}
+
+/// One host of some worlds only votes; in some, one is to lead.
+fn special(mut people: Vec<Person>, random: &mut Random) -> Vec<Person> {
+    let (witness, heavy) = (random.index(people.len()), random.index(people.len()));
+    if random.percent(25) {
+        let person = &mut people[witness];
+        person.witness = true;
+        person.facts.executors.clear();
+    }
+    if random.percent(30) {
+        people[heavy].weight = 3;
+    }
+    people
+}
+
+fn settings(random: &mut Random, shape: Option<&Shape>) -> ClusterSettings {
+    if let Some(shape) = shape {
+        let (fencing_auto, autonomous_shutdown) = (shape.fencing.is_some(), shape.silence_counts);
+        return ClusterSettings { fencing_auto, autonomous_shutdown, ..ClusterSettings::of(shape.profile) };
+    }
     let profile = if random.percent(30) { TimingProfile::Fast } else { TimingProfile::Lan };
     let mut settings = ClusterSettings::of(profile);
     settings.autonomous_shutdown = random.percent(80);
@@ -103,11 +152,32 @@ fn settings(random: &mut Random) -> ClusterSettings {
     settings
 }
 
+fn person(index: usize, options: &Options, random: &mut Random) -> Option<Person> {
+    // Within the bound that the waits allow for, and mostly near it.
+    let drift = i64::try_from(random.below(19_001)).unwrap_or(0) - 9_500;
+    // Wall clocks are for people: here they hardly agree.
+    let wall = i64::try_from(random.below(60_000)).unwrap_or(0) - 30_000;
+    let facts = facts(index, options, random)?;
+    let mut person = Person { facts, drift_ppm: drift, wall_off_ms: wall, witness: false, weight: 1 };
+    if let Some(script) = &options.script {
+        let shape = &script.shape;
+        person.wall_off_ms = 0;
+        person.drift_ppm = shape.drift_ppm.get(index).copied().unwrap_or_default();
+        person.witness = shape.witnesses.contains(&index);
+        (person.facts.armed, person.facts.silence_counts) = (shape.armed, shape.silence_counts);
+        person.facts.fencing = if shape.fencing.is_some() { fencing(FenceAction::Off) } else { Vec::new() };
+    }
+    Some(person)
+}
+
+fn fencing(action: FenceAction) -> Vec<Vec<FenceMethod>> {
+    vec![vec![FenceMethod { action, ..FenceMethod::of_program("fence") }]]
+}
+
 fn facts(index: usize, options: &Options, random: &mut Random) -> Option<NodeFacts> {
     let action = if random.percent(40) { FenceAction::Reboot } else { FenceAction::Off };
-    let method = FenceMethod { action, ..FenceMethod::of_program("fence") };
-    let fencing = if random.percent(50) { vec![vec![method]] } else { Vec::new() };
-    let larger = if options.plant == Some(Plant::OversizedNodes) { 8 } else { 1 };
+    let fencing = if random.percent(50) { fencing(action) } else { Vec::new() };
+    let larger = if options.broken.has(Plant::OversizedNodes) { 8 } else { 1 };
     let executor = ExecutorFact {
         kind: ExecutorKind::Process,
         version: "6".to_owned(),
@@ -135,23 +205,23 @@ fn facts(index: usize, options: &Options, random: &mut Random) -> Option<NodeFac
 }
 
 /// The commands that make the cluster and admit all hosts.
-fn beginning(settings: &ClusterSettings, facts: &[NodeFacts]) -> Vec<Proposal> {
+fn beginning(settings: &ClusterSettings, people: &[Person]) -> Vec<Proposal> {
     let bootstrap = Command::Bootstrap {
         cluster: ClusterId("sim".to_owned()),
         name: "sim".to_owned(),
         settings: settings.clone(),
     };
-    let admit = |(index, facts): (usize, &NodeFacts)| {
+    let admit = |(index, person): (usize, &Person)| {
         Command::AdmitNode(NodeAdmission {
-            machine: MachineId(format!("machine-{index}")),
+            machine: machine_id(index),
             disk: DiskId(format!("disk-{index}-1")),
             boot: boot_id(index, 1),
-            witness: false,
-            weight: 1,
-            facts: facts.clone(),
+            witness: person.witness,
+            weight: person.weight,
+            facts: person.facts.clone(),
         })
     };
-    let commands = std::iter::once(bootstrap).chain(facts.iter().enumerate().map(admit));
+    let commands = std::iter::once(bootstrap).chain(people.iter().enumerate().map(admit));
     let actor = Actor::Operator { name: "sim".to_owned(), from: "sim".to_owned() };
     let propose =
         |command| Proposal { request: None, actor: actor.clone(), at: WallMs(0), expected: None, command };
@@ -191,18 +261,28 @@ const fn part(
     Part { name, priority, exclusive, replicas, state, keep: false, cpu, grace_ms: 400 }
 }
 
-fn services(random: &mut Random) -> (Vec<Arc<ServiceSpec>>, BTreeMap<ServiceName, Behaviour>) {
+fn services(
+    random: &mut Random,
+    options: &Options,
+) -> (Vec<Arc<ServiceSpec>>, BTreeMap<ServiceName, Behaviour>) {
+    let script = options.script.as_ref();
     let mut specs = Vec::new();
     let mut behaviours = BTreeMap::new();
     for part in &CAST {
         let Ok(name) = ServiceName::new(part.name) else { continue };
-        let behaviour = Behaviour {
+        if script.is_some_and(|script| !script.services.iter().any(|wanted| wanted == part.name)) {
+            continue;
+        }
+        let drawn = Behaviour {
             ready_ms: random.between(20, 900),
             stop_ms: random.between(10, 500),
             ignores_stop: random.percent(20),
+            start_ms: if random.percent(25) { 3_000 } else { 40 },
+            by_engine: random.percent(40),
             crash_ms: if random.percent(35) { random.between(1_000, 9_000) } else { 0 },
         };
-        behaviours.insert(name.clone(), behaviour);
+        let plain = Behaviour { ready_ms: 100, stop_ms: 100, start_ms: 40, ..Behaviour::default() };
+        behaviours.insert(name.clone(), if script.is_some() { plain } else { drawn });
         specs.push(Arc::new(spec(part, name, random)));
     }
     (specs, behaviours)

@@ -3,17 +3,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::ctx::{Ctx, Happening, Message};
+use super::ctx::{Ctx, Fencing, Happening, Message};
 use super::faults;
 use super::guard;
-use super::host::Host;
+use super::host::{Holder, Host};
 use super::invariants::{Checkers, Truth};
 use super::network::Network;
 use super::operator::Operator;
 use super::random::Random;
-use super::scene;
-use super::{Count, Options, Outcome, Plant, Violation};
-use crate::ids::OperationId;
+use super::scene::{self, DeviceFault};
+use super::script::Deed;
+use super::strike::strike;
+use super::switches::Plant;
+use super::{Count, Options, Outcome, Violation, join};
+use crate::ids::Revision;
 use crate::observation::FenceOutcome;
 
 /// True microseconds between two slices of a host's life, at least and at most.
@@ -39,13 +42,14 @@ impl World {
         let mut random = Random::new(seed);
         let scene = scene::draw(options, &mut random);
         let names = scene.hosts.iter().map(|host| (host.name.clone(), host.index)).collect();
-        let routes = scene.hosts.iter().map(|host| (host.disk.raft_id, host.index)).collect();
+        let routes = scene.hosts.iter().filter_map(|host| Some((host.disk.raft_id?, host.index))).collect();
+        let calm = options.script.is_some();
         let ctx = Ctx {
             now: 0,
             random,
             steps: 0,
             counts: BTreeMap::new(),
-            network: Network::new(scene.hosts.len()),
+            network: Network::new(scene.hosts.len(), calm),
             healed: false,
             queue: BTreeMap::new(),
             sequence: 0,
@@ -54,16 +58,18 @@ impl World {
             routes,
             behaviours: scene.behaviours,
             devices: scene.devices,
+            newest: Revision(0),
             truth: Vec::new(),
-            plant: options.plant,
+            broken: options.broken.clone(),
+            calm,
             lines: VecDeque::new(),
             kept: options.keep_transcript.then(Vec::new),
             hash: 0,
         };
         let heal_us = options.faults_ms * 1_000;
         let mut world = Self {
-            checkers: Checkers::new(&scene.hosts),
-            operator: Operator::new(scene.services),
+            checkers: Checkers::new(&scene.hosts, options.broken.judged_by()),
+            operator: Operator::new(scene.services, options.script.is_none()),
             hosts: scene.hosts,
             ctx,
             seed,
@@ -83,8 +89,16 @@ impl World {
             let at = self.ctx.random.below(SLICE_US.1);
             self.ctx.after(at, Happening::Slice { host: host.index });
         }
-        faults::schedule(&mut self.ctx, self.hosts.len(), self.heal_us, self.options.faults);
+        match self.options.script.clone() {
+            Some(script) => {
+                for step in &script.steps {
+                    self.ctx.after(step.at_ms * 1_000, Happening::Step(step.deed.clone()));
+                }
+            }
+            None => faults::schedule(&mut self.ctx, self.hosts.len(), self.heal_us, self.options.faults),
+        }
         self.ctx.after(400_000, Happening::Operate);
+        self.ctx.after(join::EVERY_US, Happening::LookAfter);
         self.ctx.after(self.heal_us, Happening::Heal);
     }
 
@@ -138,7 +152,9 @@ impl World {
         match happening {
             Happening::Slice { host } => {
                 let host = &mut self.hosts[host];
-                slice(host, ctx);
+                if host.paused.is_none() {
+                    slice(host, ctx);
+                }
                 let next = ctx.random.between(SLICE_US.0, SLICE_US.1);
                 ctx.after(next, Happening::Slice { host: host.index });
                 if let Err((invariant, detail)) = self.checkers.scan(host, ctx) {
@@ -148,10 +164,10 @@ impl World {
             Happening::Deliver { from, to, message } => deliver(&mut self.hosts[to], ctx, from, message),
             Happening::Call { host, boots, call } => {
                 let host = &mut self.hosts[host];
-                if host.boots != boots || !host.on || !host.guard_alive {
+                if host.boots != boots || !host.on || !host.guard.alive {
                     return;
                 }
-                if host.guard_frozen {
+                if host.guard.frozen || host.paused.is_some() {
                     // It waits in the socket until the guard is thawed.
                     let later = Happening::Call { host: host.index, boots, call };
                     ctx.after(25_000, later);
@@ -164,35 +180,50 @@ impl World {
                 if host.boots != boots || !host.on {
                     return;
                 }
-                if host.guard_frozen {
+                if host.paused.is_some() {
                     ctx.after(25_000, Happening::Spawn { host: host.index, boots, slot, serial });
                     return;
                 }
                 guard::spawn(host, ctx, &slot, serial);
             }
             Happening::End { host, serial, kind } => guard::end(&mut self.hosts[host], ctx, serial, kind),
-            Happening::Fence { by, session, target, operation, attempt, quorate } => {
-                self.fence(by, session, target, operation, attempt, quorate);
-            }
-            Happening::FenceRead { by, session, target, operation, attempt } => {
-                self.read_fence(by, session, target, operation, attempt);
-            }
+            Happening::Fence(deed) => self.fence(deed),
+            Happening::FencePower(deed) => self.fence_power(deed),
+            Happening::FenceRead(deed) => self.read_fence(deed),
             Happening::PowerOn { host } => self.hosts[host].power_on(ctx),
             Happening::StartNode { host } => self.hosts[host].start_node(ctx),
             Happening::StartGuard { host } => {
                 let host = &mut self.hosts[host];
-                host.guard_alive |= host.on;
-                if ctx.plant(Plant::ForgetRegistry) {
+                host.guard.alive |= host.on;
+                if ctx.has(Plant::ForgetRegistry) {
                     host.run.registry.clear();
                 }
             }
-            Happening::ThawNode { host } => thaw(&mut self.hosts[host], ctx),
-            Happening::ThawGuard { host } => self.hosts[host].guard_frozen = false,
-            Happening::Fault(fault) => {
-                if ctx.faulty() {
-                    faults::strike(&mut self.hosts, ctx, fault);
+            Happening::StartTwin { host } => {
+                let on = self.hosts[host].on;
+                if let Some(twin) = &mut self.hosts[host].twin {
+                    twin.alive |= on;
                 }
             }
+            Happening::ThawNode { host } => self.hosts[host].thaw_node(ctx),
+            Happening::ThawGuard { host } => self.hosts[host].guard.frozen = false,
+            Happening::ThawTwin { host } => {
+                if let Some(twin) = &mut self.hosts[host].twin {
+                    twin.frozen = false;
+                }
+            }
+            Happening::Resume { host } => resume(&mut self.hosts[host], ctx),
+            Happening::LookAfter => join::look_after(&mut self.hosts, ctx),
+            Happening::Admitted { host, disk, answer } => {
+                join::admitted(&mut self.hosts[host], ctx, disk, &answer);
+            }
+            Happening::Fault(fault) => {
+                if ctx.faulty() {
+                    strike(&mut self.hosts, ctx, fault);
+                }
+            }
+            Happening::Step(Deed::Fault(fault)) => strike(&mut self.hosts, ctx, fault),
+            Happening::Step(Deed::Ask(command)) => self.operator.begin(ctx, *command, None),
             Happening::Operate => self.operator.act(&self.hosts, ctx),
             Happening::AskAgain { ask } => self.operator.ask(ask, &mut self.hosts, ctx),
             Happening::Answered { ask, answer } => {
@@ -206,56 +237,81 @@ impl World {
         }
     }
 
-    fn fence(
-        &mut self,
-        by: usize,
-        session: u64,
-        target: usize,
-        operation: OperationId,
-        attempt: u32,
-        quorate: bool,
-    ) {
+    /// A program on a host goes about fencing another: it dies and stands still with its host.
+    fn fence(&mut self, deed: Fencing) {
         let ctx = &mut self.ctx;
-        let device = ctx.fence_device(target);
-        let lies = ctx.plant(Plant::FenceByWord);
-        // The deed is done by a program of that host: it dies with it.
-        if !self.hosts[by].on {
+        let by = &self.hosts[deed.by];
+        if !by.on {
             return;
         }
-        let outcome = if !quorate {
-            Some(FenceOutcome::Withheld { why: "no quorum round".to_owned() })
-        } else if device.fails && ctx.faulty() {
-            ctx.count(Count::FencesFailed);
-            Some(FenceOutcome::Failed { output: "the device does not answer".to_owned() })
-        } else if lies {
-            Some(FenceOutcome::ProvenOff { output: "off".to_owned() })
-        } else {
-            None
-        };
-        if let Some(outcome) = outcome {
-            if let Some(node) = self.hosts[by].node.as_mut().filter(|node| node.session == session) {
-                node.fenced(operation, attempt, outcome);
+        if by.paused.is_some() {
+            ctx.after(25_000, Happening::Fence(deed));
+            return;
+        }
+        let device = ctx.fence_device(deed.target);
+        if !deed.quorate {
+            return self.fenced(deed, FenceOutcome::Withheld { why: "no quorum round".to_owned() });
+        }
+        if ctx.has(Plant::FenceByWord) {
+            return self.fenced(deed, FenceOutcome::ProvenOff { output: "off".to_owned() });
+        }
+        if ctx.healed {
+            return self.fence_power(deed);
+        }
+        match device.fault {
+            DeviceFault::None => self.fence_power(deed),
+            DeviceFault::Fails => {
+                ctx.count(Count::FencesFailed);
+                self.fenced(deed, FenceOutcome::Failed { output: "the device does not answer".to_owned() });
             }
-            return;
+            DeviceFault::Lies => {
+                // It says that it did, and did nothing: the read-back finds it out.
+                ctx.count(Count::FencesLied);
+                let read = ctx.random.between(100, 800) * 1_000;
+                ctx.after(read, Happening::FenceRead(deed));
+            }
+            DeviceFault::TimesOut => {
+                // Given up by those who asked; some devices do the deed all the same, later.
+                ctx.count(Count::FencesFailed);
+                if ctx.random.percent(50) {
+                    let late = ctx.random.between(500, 6_000) * 1_000;
+                    ctx.after(late, Happening::FencePower(Fencing { session: 0, ..deed }));
+                }
+                self.fenced(deed, FenceOutcome::Failed { output: "no answer in time".to_owned() });
+            }
         }
+    }
+
+    /// The target loses power, and boots again some time later.
+    fn fence_power(&mut self, deed: Fencing) {
+        let ctx = &mut self.ctx;
         ctx.count(Count::Fences);
-        self.hosts[target].power_off(ctx);
+        self.hosts[deed.target].power_off(ctx);
         let back = ctx.random.between(2_500, 9_000) * 1_000;
-        ctx.after(back, Happening::PowerOn { host: target });
+        ctx.after(back, Happening::PowerOn { host: deed.target });
         let read = ctx.random.between(100, 800) * 1_000;
-        ctx.after(read, Happening::FenceRead { by, session, target, operation, attempt });
+        ctx.after(read, Happening::FenceRead(deed));
     }
 
     /// The power state is read back: off only if it is.
-    fn read_fence(&mut self, by: usize, session: u64, target: usize, operation: OperationId, attempt: u32) {
-        let off = !self.hosts[target].on;
+    fn read_fence(&mut self, deed: Fencing) {
+        if self.hosts[deed.by].paused.is_some() {
+            self.ctx.after(25_000, Happening::FenceRead(deed));
+            return;
+        }
+        let off = !self.hosts[deed.target].on;
         let outcome = if off {
             FenceOutcome::ProvenOff { output: "off".to_owned() }
         } else {
             FenceOutcome::Failed { output: "on".to_owned() }
         };
-        if let Some(node) = self.hosts[by].node.as_mut().filter(|node| node.session == session) {
-            node.fenced(operation, attempt, outcome);
+        self.fenced(deed, outcome);
+    }
+
+    fn fenced(&mut self, deed: Fencing, outcome: FenceOutcome) {
+        let node = self.hosts[deed.by].node.as_mut();
+        if let Some(node) = node.filter(|node| node.session == deed.session) {
+            node.fenced(deed.operation, deed.attempt, outcome);
         }
     }
 
@@ -266,9 +322,12 @@ impl World {
         ctx.healed = true;
         ctx.network.heal();
         for host in &mut self.hosts {
-            host.guard_frozen = false;
-            host.guard_alive |= host.on;
-            thaw(host, ctx);
+            resume(host, ctx);
+            host.guard = Holder { alive: host.on, frozen: false };
+            host.twin = host.twin.map(|_| host.guard);
+            host.thaw_node(ctx);
+            host.disk.full_until = 0;
+            (host.engine_fails_until, host.engine_hangs_until) = (0, 0);
             if !host.on {
                 host.power_on(ctx);
             }
@@ -304,14 +363,29 @@ fn slice(host: &mut Host, ctx: &mut Ctx) {
     if host.node_frozen {
         return;
     }
+    host.disk.log.full = host.disk.full(ctx.now);
     if let Some(mut node) = host.node.take() {
         node.tick(host, ctx);
         host.node = Some(node);
     }
+    if host.disk.log.failed {
+        // A node that cannot write ends, and is started again and again.
+        ctx.count(Count::WritesRefused);
+        host.end_node(ctx);
+        ctx.after(500_000, Happening::StartNode { host: host.index });
+    }
+}
+
+/// A host goes on; whoever holds the deadlines looks at the clock before anything else happens.
+fn resume(host: &mut Host, ctx: &mut Ctx) {
+    if host.paused.is_some() {
+        host.resume(ctx);
+        guard::tick(host, ctx);
+    }
 }
 
 fn deliver(host: &mut Host, ctx: &mut Ctx, from: usize, message: Message) {
-    if host.node_frozen {
+    if host.node_frozen || host.paused.is_some() {
         host.held.push((from, message));
         return;
     }
@@ -323,18 +397,5 @@ fn deliver(host: &mut Host, ctx: &mut Ctx, from: usize, message: Message) {
         }
         node.receive(host, ctx, from, message);
         host.node = Some(node);
-    }
-}
-
-/// A thawed process finds what came meanwhile, all at once.
-fn thaw(host: &mut Host, ctx: &mut Ctx) {
-    if !host.node_frozen {
-        return;
-    }
-    host.node_frozen = false;
-    ctx.note(format_args!("{} node process goes on", host.name));
-    for (from, message) in std::mem::take(&mut host.held) {
-        let delay = ctx.random.below(5_000);
-        ctx.after(delay, Happening::Deliver { from, to: host.index, message });
     }
 }

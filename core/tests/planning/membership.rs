@@ -33,6 +33,16 @@ fn every_admitted_node_learns_and_an_odd_number_votes() {
 }
 
 #[test]
+fn a_node_that_was_lost_before_it_got_the_log_gets_it_after_those_that_are_not() {
+    let mut world = World::new(&["n1", "n2", "n3", "n4"]);
+    members(&mut world, &["n1", "n2"], &[]);
+    world.lose("n3");
+    assert_eq!(step(&world), Some(MembershipStep::AddLearner(world.raft_id("n4"))));
+    members(&mut world, &["n1", "n2"], &["n4"]);
+    assert_eq!(step(&world), Some(MembershipStep::AddLearner(world.raft_id("n3"))));
+}
+
+#[test]
 fn a_learner_votes_only_once_it_has_caught_up() {
     let mut world = World::new(&["n1", "n2", "n3"]);
     members(&mut world, &["n1"], &["n2", "n3"]);

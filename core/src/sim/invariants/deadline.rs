@@ -1,17 +1,15 @@
 //! Whatever may not run without a lease is dead by its deadline, on every host whose deadlines somebody
-//! holds, with the node process frozen, dead or cut off.
+//! holds, with the node process frozen, dead or cut off. Judged by the host's own clock.
 
 use super::Judgement;
+use super::residual::{KILL_MARGIN, held_for_long};
 use crate::effect::Isolation;
 use crate::sim::ctx::Ctx;
 use crate::sim::host::Host;
 use crate::units::{BootMs, Millis};
 
-/// A kill may take this long; the waits for silence allow for it.
-const KILL_MARGIN: Millis = Millis(200);
-
 pub(super) fn scan(host: &Host, valid_until: Option<BootMs>, ctx: &Ctx) -> Judgement {
-    if !host.on || !host.armed {
+    if !host.lives() || !held_for_long(host, ctx.now) {
         return Ok(());
     }
     let Some(valid_until) = valid_until else { return Ok(()) };

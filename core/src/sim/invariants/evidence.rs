@@ -1,11 +1,12 @@
 //! No claim ends, and so nothing is granted elsewhere, while an instance of it truly runs or could still
 //! start; and nothing ever starts again under a claim that ended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Judgement;
 use crate::event::{Event, EventRecord};
+use crate::evidence::Evidence;
 use crate::ids::{Revision, SlotId, Token};
 use crate::sim::host::{Host, Process};
 
@@ -13,7 +14,8 @@ use crate::sim::host::{Host, Process};
 #[derive(Default)]
 pub(super) struct Evidences {
     granted: BTreeMap<(SlotId, Token), usize>,
-    ended: BTreeSet<(SlotId, Token)>,
+    /// Those that ended: by silence?
+    ended: BTreeMap<(SlotId, Token), bool>,
     live: BTreeMap<SlotId, Vec<Token>>,
 }
 
@@ -24,6 +26,7 @@ impl Evidences {
         revision: Revision,
         events: &[Arc<EventRecord>],
         hosts: &[Host],
+        excused: &[usize],
     ) -> Judgement {
         for record in events {
             match &record.event {
@@ -31,10 +34,10 @@ impl Evidences {
                     let host = hosts.iter().position(|host| &host.name == node).unwrap_or(0);
                     self.granted.insert((slot.clone(), *token), host);
                     self.live.entry(slot.clone()).or_default().push(*token);
-                    self.granted_over_a_living_one(slot, *token, hosts)?;
+                    self.granted_over_a_living_one(slot, *token, hosts, excused)?;
                 }
                 Event::ClaimEnded { slot, node, evidence } => {
-                    self.ended_while_it_runs(slot, node.as_str(), hosts, &format!("{evidence:?}"), revision)?;
+                    self.ended_while_it_runs(slot, node.as_str(), hosts, evidence, revision, excused)?;
                 }
                 _ => {}
             }
@@ -42,10 +45,22 @@ impl Evidences {
         Ok(())
     }
 
-    fn granted_over_a_living_one(&self, slot: &SlotId, token: Token, hosts: &[Host]) -> Judgement {
+    /// Is this a copy whose claim ended by silence, on a host where silence cannot be trusted?
+    pub(super) fn excuses(&self, host: usize, process: &Process, excused: &[usize]) -> bool {
+        excused.contains(&host) && self.ended.get(&(process.slot.clone(), process.token)) == Some(&true)
+    }
+
+    fn granted_over_a_living_one(
+        &self,
+        slot: &SlotId,
+        token: Token,
+        hosts: &[Host],
+        excused: &[usize],
+    ) -> Judgement {
         for host in hosts {
             for process in host.processes.iter().filter(|process| &process.slot == slot) {
-                if process.spec.exclusive == Some(true) && process.token < token {
+                let excused = self.excuses(host.index, process, excused);
+                if process.spec.exclusive == Some(true) && process.token < token && !excused {
                     return Err(format!(
                         "{slot} is granted as {token} while @{} still runs on host {}",
                         process.token, host.index
@@ -63,8 +78,9 @@ impl Evidences {
         slot: &SlotId,
         node: &str,
         hosts: &[Host],
-        evidence: &str,
+        evidence: &Evidence,
         revision: Revision,
+        excused: &[usize],
     ) -> Judgement {
         let live = self.live.entry(slot.clone()).or_default();
         let there = |token: &Token| {
@@ -73,11 +89,13 @@ impl Evidences {
         };
         let Some(at) = live.iter().position(there) else { return Ok(()) };
         let token = live.remove(at);
-        self.ended.insert((slot.clone(), token));
-        for host in hosts.iter().filter(|host| host.name.as_str() == node) {
+        let silence = matches!(evidence, Evidence::Silence { .. });
+        self.ended.insert((slot.clone(), token), silence);
+        let judged = |host: &&Host| host.name.as_str() == node && !(silence && excused.contains(&host.index));
+        for host in hosts.iter().filter(judged) {
             if let Some(process) = host.processes.iter().find(|p| &p.slot == slot && p.token == token) {
                 return Err(format!(
-                    "{slot}@{} ended at revision {revision} by {evidence}, and it runs on host {}",
+                    "{slot}@{} ended at revision {revision} by {evidence:?}, and it runs on host {}",
                     process.token, host.index
                 ));
             }
@@ -86,12 +104,12 @@ impl Evidences {
     }
 
     /// A start under a claim that was never made, or has ended.
-    pub(super) fn spawned(&self, process: &Process) -> Judgement {
+    pub(super) fn spawned(&self, host: usize, process: &Process, excused: &[usize]) -> Judgement {
         let id = (process.slot.clone(), process.token);
         if !self.granted.contains_key(&id) {
             return Err(format!("{}@{} was never granted", process.slot, process.token));
         }
-        if self.ended.contains(&id) {
+        if self.ended.contains_key(&id) && !self.excuses(host, process, excused) {
             return Err(format!("{}@{} starts after its claim ended", process.slot, process.token));
         }
         Ok(())

@@ -1,11 +1,12 @@
 //! After the heal all placeable work runs and every operation ends. Judged from the processes on the hosts
 //! against what the newest State wants.
 
-use crate::ids::SlotId;
+use crate::ids::{NodeId, ServiceName, SlotId};
 use crate::sim::ctx::Ctx;
 use crate::sim::host::Host;
 use crate::sim::node::Node;
-use crate::state::State;
+use crate::sim::scene::CAPACITY;
+use crate::state::{OperationKind, Refusal, ServiceRecord, State, Subject, WaitCause};
 
 /// Is everything as wanted now? If not, what is missing.
 pub(super) fn all_well(hosts: &[Host], ctx: &Ctx) -> Result<(), String> {
@@ -14,32 +15,18 @@ pub(super) fn all_well(hosts: &[Host], ctx: &Ctx) -> Result<(), String> {
     }
     let nodes: Vec<&Node> = hosts.iter().filter_map(|host| host.node.as_deref()).collect();
     let leader = nodes.iter().filter(|node| node.replica.settled()).max_by_key(|node| node.state.revision);
-    let Some(leader) = leader else { return Err("no leader".to_owned()) };
+    let Some(leader) = leader else { return Err(format!("no leader: {}", replicas(hosts))) };
     let state = &leader.state;
     if let Some(behind) = nodes.iter().find(|node| node.state.revision < state.revision) {
         let (id, at) = (behind.replica.me, behind.state.revision);
-        let all: Vec<String> = hosts
-            .iter()
-            .map(|h| {
-                format!(
-                    "{} term {} last {} {:?}",
-                    h.name,
-                    h.disk.log.term,
-                    h.disk.log.last(),
-                    h.node.as_ref().map(|n| (n.replica.role, n.replica.leader, n.replica.commit))
-                )
-            })
-            .collect();
-        return Err(format!(
-            "replica {id} is at {at} of {}; members {:?} {all:?}",
-            state.revision,
-            hosts[0].disk.log.members()
-        ));
+        return Err(format!("replica {id} is at {at} of {}: {}", state.revision, replicas(hosts)));
     }
     if let Some((node, _)) = state.nodes.iter().find(|(_, record)| record.lost()) {
         return Err(format!("{node} is still lost"));
     }
-    let open = state.operations.iter().find(|(_, operation)| operation.ended.is_none());
+    let open = state.operations.iter().find(|(_, operation)| {
+        operation.ended.is_none() && !waits_for_room(state, leader, hosts, &operation.kind)
+    });
     if let Some((id, operation)) = open {
         let waits = leader.leading.as_ref().map(|leading| leading.plan.waiting.clone());
         return Err(format!("operation {id} has not ended: {:?}; waiting: {waits:?}", operation.kind));
@@ -57,6 +44,22 @@ pub(super) fn all_well(hosts: &[Host], ctx: &Ctx) -> Result<(), String> {
     wanted_runs(state, leader, hosts, ctx)
 }
 
+/// Where every replica stands, for whoever has to find out why.
+fn replicas(hosts: &[Host]) -> String {
+    let stands = |host: &Host| {
+        let log = &host.disk.log;
+        let node = host.node.as_ref().map(|node| {
+            let replica = &node.replica;
+            format!(
+                "{} {:?} follows {:?} committed {}",
+                replica.me, replica.role, replica.leader, replica.commit
+            )
+        });
+        format!("{} term {} last {} of {:?}: {node:?}", host.name, log.term, log.last(), log.members())
+    };
+    hosts.iter().map(stands).collect::<Vec<_>>().join("; ")
+}
+
 fn wanted_runs(state: &State, leader: &Node, hosts: &[Host], ctx: &Ctx) -> Result<(), String> {
     for (name, service) in state.services.iter() {
         if service.deleting {
@@ -64,14 +67,14 @@ fn wanted_runs(state: &State, leader: &Node, hosts: &[Host], ctx: &Ctx) -> Resul
         }
         for ordinal in 0..service.wanted() {
             let slot = SlotId { service: name.clone(), ordinal };
-            let subject = crate::state::Subject::Slot(slot.clone());
+            let subject = Subject::Slot(slot.clone());
             let why =
                 || leader.leading.as_ref().and_then(|leading| leading.plan.waiting.get(&subject).cloned());
             let record = state.slots.get(&slot);
             let claims = record.map_or(&[][..], |record| record.claims.as_slice());
             let [claim] = claims else {
                 // What finds no room is not placeable; its line says so.
-                if claims.is_empty() && no_room(leader, &subject) {
+                if claims.is_empty() && no_room(state, leader, hosts, &slot) {
                     continue;
                 }
                 return Err(format!("{slot} has {} claims; waiting: {:?}", claims.len(), why()));
@@ -89,22 +92,56 @@ fn wanted_runs(state: &State, leader: &Node, hosts: &[Host], ctx: &Ctx) -> Resul
     Ok(())
 }
 
-/// Does the planner say that no node fits? Anti-affinity or capacity may leave a slot without a place.
-fn no_room(leader: &Node, subject: &crate::state::Subject) -> bool {
-    let lines = leader.leading.as_ref().and_then(|leading| leading.plan.waiting.get(subject));
-    lines.is_some_and(|lines| {
-        lines.iter().any(|line| match &line.cause {
-            crate::state::WaitCause::NoNodeFits { refusals } => refusals.iter().all(|(_, refusal)| {
-                matches!(
-                    refusal,
-                    crate::state::Refusal::Spread(_)
-                        | crate::state::Refusal::Cpu(..)
-                        | crate::state::Refusal::Memory(..)
-                )
-            }),
-            _ => false,
-        })
-    })
+/// What an operation still has in hand may wait for room that nobody has: a copy that leaves its node, or one that
+/// may not go while a sister of it has no place.
+fn waits_for_room(state: &State, leader: &Node, hosts: &[Host], kind: &OperationKind) -> bool {
+    let without_room = |service: &ServiceName| {
+        let wanted = 0..state.services.get(service).map_or(0, ServiceRecord::wanted);
+        let mut slots = wanted.map(|ordinal| SlotId { service: service.clone(), ordinal });
+        slots.any(|slot| no_room(state, leader, hosts, &slot))
+    };
+    match kind {
+        OperationKind::Drain(drain) => {
+            let leaving = state.nodes.get(&drain.node).is_some_and(|record| record.leaving);
+            leaving && state.claims_on(&drain.node).all(|(slot, _)| without_room(&slot.service))
+        }
+        OperationKind::Rollout(rollout) => without_room(&rollout.service),
+        OperationKind::Migration(_) | OperationKind::Fence(_) => false,
+    }
+}
+
+/// Does the planner say that no node fits, and is that so? Anti-affinity or capacity may leave a slot without a
+/// place; each refusal is held against what truly runs.
+fn no_room(state: &State, leader: &Node, hosts: &[Host], slot: &SlotId) -> bool {
+    let waiting = leader.leading.as_ref().map(|leading| &leading.plan.waiting);
+    let lines = waiting.and_then(|waiting| waiting.get(&Subject::Slot(slot.clone())));
+    let fits_nowhere = |cause: &WaitCause| match cause {
+        WaitCause::NoNodeFits { refusals } => {
+            refusals.iter().all(|(node, refusal)| holds(state, hosts, slot, node, refusal))
+        }
+        _ => false,
+    };
+    lines.is_some_and(|lines| lines.iter().any(|line| fits_nowhere(&line.cause)))
+}
+
+fn holds(state: &State, hosts: &[Host], slot: &SlotId, node: &NodeId, refusal: &Refusal) -> bool {
+    let Some(record) = state.nodes.get(node) else { return false };
+    let Some(host) = hosts.iter().find(|host| host.name == *node) else { return false };
+    let others = || host.processes.iter().filter(|process| process.slot != *slot);
+    match refusal {
+        Refusal::Witness => record.witness,
+        Refusal::Cordoned => record.leaving,
+        Refusal::Spread(_) => others().any(|process| process.slot.service == slot.service),
+        Refusal::Cpu(wanted, _) => {
+            let taken: u32 = others().map(|process| process.spec.resources.cpu.0).sum();
+            taken + wanted.0 > CAPACITY.cpu.0
+        }
+        Refusal::Memory(wanted, _) => {
+            let taken: u64 = others().map(|process| process.spec.resources.memory.0).sum();
+            taken + wanted.0 > CAPACITY.memory.0
+        }
+        _ => false,
+    }
 }
 
 fn running(slot: &SlotId, hosts: &[Host]) -> usize {

@@ -4,16 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Judgement, Truth};
+use super::evidence::Evidences;
+use super::{Judgement, Truth, one_copy};
 use crate::event::{Event, EventRecord};
-use crate::ids::{OperationId, SlotId};
+use crate::ids::{OperationId, SlotId, Token};
 use crate::sim::host::{Host, Process};
+use crate::state::{MigrationPhase, MigrationRecord, OperationKind, State};
 
 /// Where each host last fetched each operation's state from, and what it put into place.
 #[derive(Default)]
 pub(super) struct Migrations {
     fetched: BTreeMap<(usize, OperationId), usize>,
-    moved: BTreeMap<(usize, SlotId), (OperationId, u64)>,
+    moved: BTreeMap<(usize, SlotId, Token), (OperationId, u64)>,
     /// Where a staged copy was put into place: from then on the slot's own folder is the newest.
     started: BTreeSet<(usize, OperationId)>,
 }
@@ -24,23 +26,18 @@ impl Migrations {
             Truth::Fetched { from, to, operation } => {
                 self.fetched.insert((*to, *operation), *from);
             }
-            Truth::MovedIn { host, slot, operation, content } => {
+            Truth::MovedIn { host, slot, token, operation, content } => {
                 self.started.insert((*host, *operation));
-                self.moved.insert((*host, slot.clone()), (*operation, *content));
+                self.moved.insert((*host, slot.clone(), *token), (*operation, *content));
             }
-            Truth::Spawned { .. }
-            | Truth::BeatSent { .. }
-            | Truth::AnswerCame { .. }
-            | Truth::Applied { .. }
-            | Truth::Planned(_)
-            | Truth::Refused(..)
-            | Truth::Answered { .. } => {}
+            _ => {}
         }
     }
 
     /// A process that begins from moved state begins with all that its source has.
     pub(super) fn spawned(&mut self, host: usize, process: &Process, hosts: &[Host]) -> Judgement {
-        let Some((operation, content)) = self.moved.remove(&(host, process.slot.clone())) else {
+        let Some((operation, content)) = self.moved.remove(&(host, process.slot.clone(), process.token))
+        else {
             return Ok(());
         };
         let source = self.fetched.get(&(host, operation)).and_then(|source| hosts.get(*source));
@@ -60,21 +57,42 @@ impl Migrations {
     }
 }
 
-/// When a move ends, no two processes of an exclusive slot exist.
-pub(super) fn ended(events: &[Arc<EventRecord>], hosts: &[Host]) -> Judgement {
-    if !events.iter().any(|record| matches!(record.event, Event::OperationEnded { .. })) {
-        return Ok(());
-    }
-    let mut owners: BTreeMap<&SlotId, usize> = BTreeMap::new();
-    for host in hosts {
-        for process in host.processes.iter().filter(|process| process.spec.exclusive == Some(true)) {
-            if let Some(other) = owners.insert(&process.slot, host.index) {
-                return Err(format!(
-                    "{} runs on hosts {other} and {} as a move ends",
-                    process.slot, host.index
-                ));
+/// When a move ends, its slot has one owner by the log and no two processes of an exclusive one exist.
+pub(super) fn ended(
+    events: &[Arc<EventRecord>],
+    state: &State,
+    hosts: &[Host],
+    evidence: &Evidences,
+    excused: &[usize],
+) -> Judgement {
+    for record in events {
+        let Event::OperationEnded { operation, well, .. } = &record.event else { continue };
+        let Some(OperationKind::Migration(moved)) = state.operations.get(operation).map(|it| &it.kind) else {
+            continue;
+        };
+        one_owner(state, moved, *well)?;
+        let all = hosts.iter().flat_map(|host| host.processes.iter().map(|process| (host.index, process)));
+        for (host, process) in all.filter(|(_, process)| process.slot == moved.slot) {
+            let twin = one_copy::twins(host, process, hosts)
+                .find(|(other, twin)| !evidence.excuses(*other, twin, excused));
+            if let Some((other, _)) = twin.filter(|_| !evidence.excuses(host, process, excused)) {
+                return Err(format!("{} runs on hosts {host} and {other} as its move ends", moved.slot));
             }
         }
+    }
+    Ok(())
+}
+
+/// One that went well leaves the slot with the target, under the token that the move was granted.
+fn one_owner(state: &State, moved: &MigrationRecord, well: bool) -> Judgement {
+    let exclusive = state.services.get(&moved.slot.service).is_some_and(|service| service.exclusive);
+    let claims = state.slots.get(&moved.slot).map_or(&[][..], |slot| slot.claims.as_slice());
+    if exclusive && claims.len() > 1 {
+        return Err(format!("{} has {} owners as its move ends", moved.slot, claims.len()));
+    }
+    let at_target = claims.iter().any(|claim| Some(&claim.node) == moved.target.as_ref());
+    if well && moved.phase == MigrationPhase::Done && !at_target {
+        return Err(format!("{} is not with {:?} as its move ends well", moved.slot, moved.target));
     }
     Ok(())
 }

@@ -4,28 +4,32 @@
 mod acknowledged;
 mod agreement;
 mod capacity;
+mod critical;
 mod deadline;
 mod evidence;
 mod explained;
 mod lease;
 mod liveness;
 mod migration;
+mod minimum;
 mod no_livelock;
 mod one_copy;
 mod one_fence;
+mod residual;
 mod tally;
 
 use std::sync::Arc;
 
+use super::Count;
 use super::ctx::Ctx;
 use super::host::{Host, Process};
 use super::log::Entry;
 use super::operator::Ask;
 use crate::command::Proposal;
 use crate::event::EventRecord;
-use crate::ids::{OperationId, Revision, SlotId};
+use crate::ids::{OperationId, Revision, SlotId, Token};
 use crate::lease::LeaseAnswer;
-use crate::observation::Observed;
+use crate::observation::{ExitKind, Observed};
 use crate::state::{Answer, Plan, State};
 use crate::units::BootMs;
 
@@ -35,15 +39,25 @@ pub(super) enum Truth {
     /// A process began to exist.
     Spawned { host: usize, process: Process },
     /// A staged copy became a slot's state.
-    MovedIn { host: usize, slot: SlotId, operation: OperationId, content: u64 },
+    MovedIn { host: usize, slot: SlotId, token: Token, operation: OperationId, content: u64 },
     /// A state folder was read for a copy.
     Fetched { from: usize, to: usize, operation: OperationId },
-    /// A node process sent a heartbeat.
-    BeatSent { host: usize, session: u64, heartbeat: u64, at: BootMs },
+    /// A process is gone; without a reason its host went.
+    Gone { host: usize, process: Process, end: Option<ExitKind> },
+    /// A node process sent a heartbeat; did both holders of its deadlines answer then?
+    BeatSent { host: usize, session: u64, heartbeat: u64, at: BootMs, armed: bool },
     /// An answer reached the process that had sent the heartbeat.
     AnswerCame { host: usize, session: u64, answer: LeaseAnswer },
     /// A replica applied an entry.
-    Applied { host: usize, revision: Revision, hash: u64, entry: Entry, events: Vec<Arc<EventRecord>> },
+    Applied {
+        host: usize,
+        revision: Revision,
+        hash: u64,
+        entry: Entry,
+        events: Vec<Arc<EventRecord>>,
+        /// As it is then, if an operation ended.
+        state: Option<Box<State>>,
+    },
     /// A leader made a plan.
     Planned(Box<(State, Observed, Plan)>),
     /// The planner's proposal was refused, and why.
@@ -63,13 +77,17 @@ pub(super) struct Checkers {
     migration: migration::Migrations,
     acknowledged: acknowledged::Acknowledged,
     no_livelock: no_livelock::NoLivelock,
+    minimum: minimum::Minimum,
+    critical: critical::Critical,
+    /// Judged by this one alone, if a test of it says so.
+    only: Option<&'static str>,
 }
 
 /// The invariant's name and what was seen.
 type Breach = (&'static str, String);
 
 impl Checkers {
-    pub(super) fn new(hosts: &[Host]) -> Self {
+    pub(super) fn new(hosts: &[Host], only: Option<&'static str>) -> Self {
         Self {
             agreement: agreement::Agreement::default(),
             lease: lease::Leases::new(hosts.len()),
@@ -77,50 +95,93 @@ impl Checkers {
             migration: migration::Migrations::default(),
             acknowledged: acknowledged::Acknowledged::default(),
             no_livelock: no_livelock::NoLivelock::default(),
+            minimum: minimum::Minimum::default(),
+            critical: critical::Critical::default(),
+            only,
+        }
+    }
+
+    fn judge(&self, name: &'static str, judgement: Judgement) -> Result<(), Breach> {
+        match judgement {
+            Err(detail) if self.only.is_none_or(|only| only == name) => Err((name, detail)),
+            Err(_) | Ok(()) => Ok(()),
         }
     }
 
     /// Judges one thing that happened.
     pub(super) fn see(&mut self, truth: &Truth, hosts: &[Host], ctx: &mut Ctx) -> Result<(), Breach> {
-        let named = |name: &'static str, judgement: Judgement| judgement.map_err(|detail| (name, detail));
-        named("equal_revision_means_equal_state_hash", self.agreement.see(truth))?;
-        // Each commit is judged once: when the first replica applies it.
-        let first =
-            matches!(truth, Truth::Applied { revision, .. } if self.agreement.newest() == Some(*revision));
-        if let Truth::Applied { events, revision, .. } = truth
-            && first
-        {
-            tally::count(ctx, events);
-            named(
-                "no_claim_ends_while_its_instance_runs",
-                self.evidence.committed(*revision, events, hosts),
-            )?;
-            named("a_migration_ends_with_one_owner", migration::ended(events, hosts))?;
-            named("acknowledged_commands_are_never_lost", self.acknowledged.committed(truth))?;
+        let agreed = self.agreement.see(truth);
+        self.judge("equal_revision_means_equal_state_hash", agreed)?;
+        match truth {
+            // Each commit is judged once: when the first replica applies it.
+            Truth::Applied { revision, .. } if self.agreement.newest() == Some(*revision) => {
+                self.committed(truth, hosts, ctx)?;
+            }
+            Truth::Spawned { host, process } => self.spawned(*host, process, hosts, ctx)?,
+            Truth::Gone { host, process, end } => {
+                let judged = self.critical.gone(*host, process, *end);
+                self.judge("critical_keeps_running_on_a_node_that_is_cut_off", judged)?;
+            }
+            Truth::Planned(seen) => {
+                let (state, observed, plan) = seen.as_ref();
+                let said = explained::planned(state, observed, plan);
+                self.judge("everything_that_does_not_run_says_why", said)?;
+                self.judge("one_fence_for_each_target_at_a_time", one_fence::planned(state))?;
+                let kept = self.minimum.planned(state, observed, plan, hosts, ctx.now);
+                self.judge("an_operation_never_breaks_a_minimum", kept)?;
+            }
+            _ => {}
         }
-        named("acknowledged_commands_are_never_lost", self.acknowledged.see(truth))?;
-        if let Truth::Spawned { host, process } = truth {
-            named("no_exclusive_slot_runs_twice", one_copy::spawned(*host, process, hosts))?;
-            named("nothing_starts_without_a_live_lease", self.lease.spawned(*host, process, hosts, ctx))?;
-            named("nothing_starts_under_a_token_that_is_not_current", self.evidence.spawned(process))?;
-            named("capacity_is_never_exceeded", capacity::spawned(*host, hosts))?;
-            named("a_migration_loses_no_state", self.migration.spawned(*host, process, hosts))?;
-        }
-        named("the_plan_asks_for_what_is_possible", self.no_livelock.see(truth))?;
+        self.judge("acknowledged_commands_are_never_lost", self.acknowledged.see(truth))?;
+        let possible = self.no_livelock.see(truth);
+        self.judge("the_plan_asks_for_what_is_possible", possible)?;
         self.lease.see(truth, hosts, ctx.now);
         self.migration.see(truth);
-        if let Truth::Planned(seen) = truth {
-            let (state, observed, plan) = seen.as_ref();
-            named("everything_that_does_not_run_says_why", explained::planned(state, observed, plan))?;
-            named("one_fence_for_each_target_at_a_time", one_fence::planned(state))?;
-        }
+        self.minimum.see(truth, ctx.now);
         Ok(())
+    }
+
+    fn committed(&mut self, truth: &Truth, hosts: &[Host], ctx: &mut Ctx) -> Result<(), Breach> {
+        let Truth::Applied { events, revision, state, .. } = truth else { return Ok(()) };
+        tally::count(ctx, events);
+        self.critical.committed(*revision, events);
+        let excused = residual::hosts(hosts, &self.lease, ctx.now);
+        let ended = self.evidence.committed(*revision, events, hosts, &excused);
+        self.judge("no_claim_ends_while_its_instance_runs", ended)?;
+        if let Some(state) = state {
+            let owned = migration::ended(events, state, hosts, &self.evidence, &excused);
+            self.judge("a_migration_ends_with_one_owner", owned)?;
+        }
+        let lost = self.acknowledged.committed(truth);
+        self.judge("acknowledged_commands_are_never_lost", lost)
+    }
+
+    fn spawned(
+        &mut self,
+        host: usize,
+        process: &Process,
+        hosts: &[Host],
+        ctx: &mut Ctx,
+    ) -> Result<(), Breach> {
+        let excused = residual::hosts(hosts, &self.lease, ctx.now);
+        let alone = one_copy::spawned(host, process, hosts, &self.evidence, &excused);
+        if alone == Ok(true) {
+            ctx.count(Count::ResidualRuns);
+        }
+        self.judge("no_exclusive_slot_runs_twice", alone.map(|_| ()))?;
+        let leased = self.lease.spawned(host, process, hosts, ctx);
+        self.judge("nothing_starts_without_a_live_lease", leased)?;
+        let current = self.evidence.spawned(host, process, &excused);
+        self.judge("nothing_starts_under_a_token_that_is_not_current", current)?;
+        self.judge("capacity_is_never_exceeded", capacity::spawned(host, hosts))?;
+        let whole = self.migration.spawned(host, process, hosts);
+        self.judge("a_migration_loses_no_state", whole)
     }
 
     /// Looks over a host, again and again.
     pub(super) fn scan(&mut self, host: &Host, ctx: &Ctx) -> Result<(), Breach> {
-        deadline::scan(host, self.lease.valid_until(host), ctx)
-            .map_err(|detail| ("what_lost_its_lease_is_dead_by_its_deadline", detail))
+        let dead = deadline::scan(host, self.lease.valid_until(host), ctx);
+        self.judge("what_lost_its_lease_is_dead_by_its_deadline", dead)
     }
 
     /// After the heal: does everything run that should?
@@ -130,7 +191,6 @@ impl Checkers {
 
     /// What can be judged only when everything is over.
     pub(super) fn at_the_end(&self, hosts: &[Host], asks: &[Ask]) -> Result<(), Breach> {
-        let lost = self.acknowledged.at_the_end(hosts, asks);
-        lost.map_err(|detail| ("acknowledged_commands_are_never_lost", detail))
+        self.judge("acknowledged_commands_are_never_lost", self.acknowledged.at_the_end(hosts, asks))
     }
 }

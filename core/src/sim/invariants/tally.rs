@@ -14,6 +14,8 @@ pub(super) fn count(ctx: &mut Ctx, events: &[Arc<EventRecord>]) {
             Event::Granted { .. } => Count::Grants,
             Event::NodeLost { .. } => Count::Losses,
             Event::NodeRejoined { .. } => Count::Rejoins,
+            Event::NodeRemoved(_) => Count::Departures,
+            Event::SettingsChanged(_) => Count::SettingsChanged,
             Event::ClaimEnded { evidence, .. } => match evidence {
                 Evidence::StopAcknowledged { .. } => Count::EndedByAcknowledgement,
                 Evidence::Fenced { .. } => Count::EndedByFence,

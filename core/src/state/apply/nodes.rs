@@ -109,6 +109,9 @@ impl Entry<'_> {
         let raft_id = self.next_raft_id();
         let mut new = self.fresh_record(admission, raft_id, LeaseEpoch(record.lease_epoch.0 + 1));
         new.cordoned = record.cordoned;
+        if record.boot == admission.boot {
+            new.held = record.held;
+        }
         self.state.nodes.insert(id.clone(), new);
         self.release_fences(id, &format!("{id} came back with a new disk"));
         self.emit(Event::NodeReplaced(id.clone()));
@@ -217,10 +220,12 @@ impl Entry<'_> {
         let terms = self.state.cluster.settings.terms;
         self.change_node(id, |record| {
             record.standing = NodeStanding::Alive;
+            // With the boot the old lease is over. In the same one its guard may hold it still, by older terms.
+            if record.boot != *boot {
+                record.held = terms;
+            }
             record.boot = boot.clone();
             record.lease_epoch = epoch;
-            // The old lease is over, and a new one is given by the newest terms alone.
-            record.held = terms;
         });
         self.carry_claims_over(id, raft_id, boot, epoch);
         self.release_fences(id, &format!("{id} answered again"));
@@ -364,13 +369,15 @@ impl Entry<'_> {
             ));
         }
         let busy = |kind: &OperationKind| match kind {
-            OperationKind::Migration(migration) => migration.target.as_ref() == Some(id),
+            OperationKind::Migration(migration) => {
+                migration.source == *id || migration.target.as_ref() == Some(id)
+            }
             OperationKind::Drain(_) | OperationKind::Rollout(_) | OperationKind::Fence(_) => false,
         };
         let moving = self.state.operations.iter().find(|(_, op)| op.ended.is_none() && busy(&op.kind));
         if let Some((operation, _)) = moving {
             return Err(refused(
-                format!("operation {operation} moves an instance to {id}"),
+                format!("operation {operation} moves an instance of {id}"),
                 format!("cancel operation {operation}, or wait for its end"),
             ));
         }

@@ -215,6 +215,10 @@ impl Entry<'_> {
             let because = proof.describe(node);
             return Err(refused(format!("{node} cannot act already: {because}"), "nothing is left to do"));
         }
+        // Only an operator may fence a node that is not lost: the planner's reason is gone with its loss.
+        if !record.lost() && self.operator.is_none() {
+            return Err(refused(format!("{node} is not lost any more"), "look again"));
+        }
         let alive = |(other, record): (&NodeId, &crate::state::NodeRecord)| other != node && !record.lost();
         if !record.lost() && !self.state.nodes.iter().any(alive) {
             return Err(refused(format!("{node} is the last node alive"), "let another node join first"));

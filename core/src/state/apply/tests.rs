@@ -137,6 +137,26 @@ fn shorter_terms_do_not_shorten_the_wait_for_a_node_that_may_hold_the_longer() {
 }
 
 #[test]
+fn a_rejoin_in_the_same_boot_does_not_shorten_the_wait_for_a_guard_that_may_hold_the_longer_terms() {
+    let mut c = Cluster::of(&["n1", "n2"]);
+    c.deploy("db", "stop: {grace: 1s}");
+    let token = c.grant("db/0", "n1");
+    let long = c.state.cluster.settings.terms;
+    c.lose("n1");
+    let lan = SettingChange { name: "timing.profile".to_owned(), value: "lan".to_owned() };
+    c.ok(Command::ChangeSettings(vec![lan]));
+    c.rejoin("n1", "boot-n1", vec![(slot("db/0"), token)]).unwrap();
+    c.lose("n1");
+    let short = c.state.cluster.settings.terms.silence_wait(Millis(1_000));
+    let silence = |waited| Evidence::Silence { lease_epoch: LeaseEpoch(2), waited };
+    assert!(c.end("db/0", token, silence(short)).is_err(), "no guard said that it holds the shorter");
+    c.end("db/0", token, silence(long.silence_wait(Millis(1_000)))).unwrap();
+    c.rejoin("n1", "another", Vec::new()).unwrap();
+    let held = c.state.nodes.get(&node("n1")).unwrap().held;
+    assert_eq!(held, c.state.cluster.settings.terms, "no lease outlives its boot");
+}
+
+#[test]
 fn a_proof_ends_claims_made_before_it_and_falls_with_the_rejoin() {
     let mut c = Cluster::of(&["n1", "n2"]);
     c.deploy("db", "");

@@ -1,0 +1,169 @@
+//! What each rule of the safety model is there for: switched off, it lets a world break that is whole with it.
+//! Most are found by drawn worlds; some guard against what is so rare that the world is a written one. Two rules
+//! are covered by others behind them, and are shown together with those.
+
+use std::sync::Arc;
+
+use super::faults::Fault;
+use super::script::{Script, Shape};
+use super::switches::Rule;
+use super::{Broken, Options, Violation, run};
+use crate::command::Command;
+
+const DOUBLE_RUN: &str = "no_exclusive_slot_runs_twice";
+
+/// A double run, or what is one as soon as another node is quick enough.
+const KIN: [&str; 5] = [
+    DOUBLE_RUN,
+    "no_claim_ends_while_its_instance_runs",
+    "nothing_starts_without_a_live_lease",
+    "nothing_starts_under_a_token_that_is_not_current",
+    "what_lost_its_lease_is_dead_by_its_deadline",
+];
+
+/// Worlds without these rules, drawn or written, of which one breaks in one of these ways within so many seeds.
+#[track_caller]
+fn breaks(rules: &[Rule], script: Option<Script>, seeds: u64, invariants: &[&str]) {
+    let options =
+        Options { broken: Broken::without(rules), script: script.map(Arc::new), ..Options::default() };
+    let expected = |found: &Violation| invariants.contains(&found.invariant.as_str());
+    let found = (0..seeds).find_map(|seed| run(seed, &options).violations.into_iter().find(expected));
+    let Some(found) = found else { panic!("{seeds} worlds without {rules:?} do not break so") };
+    println!("without {rules:?}: seed {}: {}: {}", found.seed, found.invariant, found.detail);
+}
+
+/// The same, where only a double run counts.
+#[track_caller]
+fn doubles(rules: &[Rule], script: Option<Script>, seeds: u64) {
+    let broken = Broken::without(rules).only(DOUBLE_RUN);
+    let options = Options { broken, script: script.map(Arc::new), ..Options::default() };
+    let doubled = |found: &Violation| found.invariant == DOUBLE_RUN;
+    let found = (0..seeds).find_map(|seed| run(seed, &options).violations.into_iter().find(doubled));
+    let Some(found) = found else { panic!("nothing runs twice in {seeds} worlds without {rules:?}") };
+    println!("without {rules:?}: seed {}: {}", found.seed, found.detail);
+}
+
+/// With all rules the written worlds are whole.
+#[track_caller]
+fn whole(script: Script, seeds: u64) {
+    let options = Options { script: Some(Arc::new(script)), ..Options::default() };
+    for seed in 0..seeds {
+        assert_eq!(run(seed, &options).violations, [], "seed {seed}");
+    }
+}
+
+#[test]
+fn an_expired_lease_that_returns_without_a_committed_rejoin_is_found() {
+    breaks(&[Rule::RejoinAfterExpiry], None, 30, &KIN);
+}
+
+#[test]
+fn a_start_by_a_token_or_an_epoch_that_is_not_current_is_found() {
+    doubles(&[Rule::CurrentToken], None, 700);
+}
+
+#[test]
+fn heartbeats_answered_without_a_quorum_round_are_found() {
+    doubles(&[Rule::QuorumBeforeAnswer], None, 700);
+}
+
+#[test]
+fn deadlines_with_one_holder_only_are_found() {
+    doubles(&[Rule::SecondHolder], None, 700);
+}
+
+#[test]
+fn evidence_by_the_newer_and_laxer_terms_is_found() {
+    doubles(&[Rule::StricterTerms], None, 700);
+}
+
+#[test]
+fn terms_that_count_before_the_guard_holds_them_are_found() {
+    doubles(&[Rule::TermsHeldByGuard], None, 700);
+}
+
+#[test]
+fn terms_that_take_force_without_a_renewal_are_found() {
+    breaks(&[Rule::TermsByRenewal], None, 150, &KIN);
+}
+
+#[test]
+fn a_start_that_passes_the_guard_by_is_found() {
+    doubles(&[Rule::StartGate], None, 700);
+}
+
+#[test]
+fn waits_counted_from_the_stored_lost_entry_are_found() {
+    doubles(&[Rule::CountFromOwnElection], None, 700);
+}
+
+/// What two voters agreed on while the third was cut off is known to one only once the other's disk is empty.
+fn voter_wiped_behind_a_cut() -> Script {
+    let put = |at: u64| Command::KvPut {
+        key: vec![b'a'],
+        value: vec![u8::try_from(at % 200).unwrap_or(0)],
+        ttl: None,
+        if_revision: None,
+    };
+    let mut script =
+        Script::of(Shape::default(), &["db", "batch"]).fault(3_000, Fault::Isolate { host: 2, ms: 3_000 });
+    for at in 35..58 {
+        script = script.ask(at * 100, put(at));
+    }
+    script.fault(6_000, Fault::Isolate { host: 0, ms: 6_000 }).fault(6_000, Fault::Wipe { host: 1, ms: 300 })
+}
+
+#[test]
+fn a_wiped_disk_that_comes_back_as_the_same_voter_is_found() {
+    // Two logs that both call themselves committed: every claim in them is there twice.
+    let kin = ["equal_revision_means_equal_state_hash", "acknowledged_commands_are_never_lost"];
+    breaks(&[Rule::WipedIsNewVoter], Some(voter_wiped_behind_a_cut()), 20, &kin);
+    whole(voter_wiped_behind_a_cut(), 3);
+}
+
+/// A node reboots and is let back in while what the log says of its old claims comes late to it. Its own State
+/// is behind the answer to its heartbeat then, and the claims in it are of the boot before.
+fn reboot_behind_a_slow_link() -> Script {
+    let mut script = Script::of(Shape::default(), &["db", "batch", "cache", "ledger"]);
+    for round in 0..4 {
+        let at = 3_000 + round * 5_000;
+        for host in 0..3 {
+            let from = (host + 1) % 3;
+            script = script.fault(at, Fault::Slow { from, to: host, most_ms: 700, ms: 4_000 });
+            script =
+                script.fault(at, Fault::Slow { from: (from + 1) % 3, to: host, most_ms: 700, ms: 4_000 });
+        }
+        script =
+            script.fault(at + 100, Fault::Reboot { host: usize::try_from(round).unwrap_or(0) % 3, ms: 300 });
+    }
+    script
+}
+
+#[test]
+fn a_claim_without_a_boot_and_a_start_before_the_revision_of_the_answer_are_found_together() {
+    let rules = [Rule::ClaimNamesBoot, Rule::AppliedRevision];
+    breaks(&rules, Some(reboot_behind_a_slow_link()), 200, &KIN);
+    whole(reboot_behind_a_slow_link(), 3);
+}
+
+/// The second holder dies, word of it is slow, and then the guard stands still on a node that is cut off.
+fn promise_broken_on_a_slow_link() -> Script {
+    let mut script = Script::of(Shape::default(), &["db", "batch", "cache", "ledger"]);
+    for host in 0..3 {
+        let at = 4_000 + host as u64 * 6_000;
+        for to in (0..3).filter(|to| *to != host) {
+            script = script.fault(at - 10, Fault::Slow { from: host, to, most_ms: 900, ms: 600 });
+        }
+        script = script
+            .fault(at, Fault::KillTwin { host, ms: 5_500 })
+            .fault(at + 500, Fault::FreezeBoth { host, ms: 5_000 })
+            .fault(at + 500, Fault::Isolate { host, ms: 5_000 });
+    }
+    script
+}
+
+#[test]
+fn a_promise_that_is_not_taken_back_in_state_first_is_found() {
+    doubles(&[Rule::PromiseInState], Some(promise_broken_on_a_slow_link()), 200);
+    whole(promise_broken_on_a_slow_link(), 3);
+}
