@@ -311,7 +311,8 @@ fn strangers_without_number_and_watchers_that_never_read_keep_no_member_out() {
     assert!(watchers.len() > 100);
     let flood: Vec<_> = ports.iter().flat_map(|port| (0..400).map(|_| connect(*port))).collect();
     let all = descriptors(target.node);
-    assert!(all <= before + 3 * 256 + 32, "{before} descriptors, then {all}");
+    // The limit of each port, and room for what is being closed and what the node itself has opened since.
+    assert!(all <= before + 3 * 256 + 96, "{before} descriptors, then {all}");
     target.cluster.put(0, "during", "it");
     assert!(http_get(target.http(), "/readyz").unwrap().starts_with("HTTP/1.1 200"));
     target.cluster.join(1);

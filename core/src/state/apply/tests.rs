@@ -572,8 +572,7 @@ fn the_quota_and_the_size_of_a_value_are_kept() {
 
 #[test]
 fn nothing_but_a_bootstrap_comes_before_the_bootstrap() {
-    let mut state = State::empty();
-    let answers = state.apply(Revision(1), &[asked(Command::AdmitNode(admission("n1")))]).answers;
+    let answers = State::empty().apply(Revision(1), &[asked(Command::AdmitNode(admission("n1")))]).answers;
     assert!(answers[0].result.as_ref().unwrap_err().to_string().contains("no cluster yet"));
 }
 
@@ -590,10 +589,8 @@ fn an_entry_that_was_applied_already_changes_nothing() {
 fn unreadable_proposals_are_answered_and_change_nothing() {
     let mut c = Cluster::of(&["n1"]);
     let good = codec::encode_proposal(&asked(Command::Deploy { spec: spec("db", "") }));
-    let mut newer = good.clone();
-    newer[0] = 9;
-    let mut longer = good.clone();
-    longer.push(0);
+    let newer = [&[9], &good[1..]].concat();
+    let longer = [&good[..], &[0]].concat();
     let entry = [Vec::new(), newer, good[..good.len() - 1].to_vec(), longer, good];
     let (answers, applied) = c.state.apply_entry(Revision(c.state.revision.0 + 1), &entry);
     let refused: Vec<bool> = applied.answers.iter().map(|answer| answer.result.is_err()).collect();
