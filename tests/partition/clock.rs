@@ -33,13 +33,16 @@ fn jump(file: &Path, to: &str) {
     std::fs::rename(&new, file).unwrap();
 }
 
-/// Does the program see the other time at all?
+/// Does the program see the other time at all? It logs that an operator was here.
 fn sees(cluster: &Cluster, at: usize, day: OffsetDateTime) {
     let day = day.date().to_string();
+    for command in ["cordon", "uncordon"] {
+        cluster.done(at, &[command, cluster.name(at)]);
+    }
     await_some(&format!("{} logs on {day}", cluster.name(at)), || {
         let log = std::fs::read_to_string(cluster.data(at).join("quorate.log")).map_err(|e| e.to_string())?;
-        let last = log.lines().last().unwrap_or_default().to_owned();
-        if last.contains(&day) { Ok(()) } else { Err(last) }
+        let last: Vec<&str> = log.lines().rev().take(5).collect();
+        if last.iter().any(|line| line.starts_with(&day)) { Ok(()) } else { Err(last.join("; ")) }
     });
 }
 

@@ -143,7 +143,7 @@ fn an_isolated_leader_refuses_writes_within_a_second_and_never_looks_well() {
             assert!(said.contains("no quorum"), "{since} ms after the cut: {said}");
             let status = cluster.json(old, &["status", "--local"]).unwrap();
             assert_eq!(status["standing"]["quorum"], false, "{since} ms after the cut: {status}");
-            assert_eq!(status["verdict"]["level"], "critical", "{since} ms after the cut: {status}");
+            assert_ne!(status["verdict"]["level"], "ok", "{since} ms after the cut: {status}");
         }
         println!("{refused} writes refused, the slowest within {} ms", slowest.as_millis());
         assert!(slowest < Duration::from_secs(1), "refused only after {slowest:?}");
