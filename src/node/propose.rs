@@ -18,7 +18,7 @@ use crate::ports::SubmitError;
 use crate::raft::{MAX_PROPOSAL_BYTES, ProposeError, ReadError};
 
 /// Without a leader that has a quorum, a caller hears so within this.
-const NO_LEADER: Duration = Duration::from_millis(900);
+const NO_LEADER: Duration = Duration::from_millis(750);
 /// And within this if none has been there for longer than a lease: none is expected in a moment.
 const LONG_GONE: Duration = Duration::from_millis(200);
 /// Between two looks for a leader, unless another leads before.

@@ -46,9 +46,24 @@ fn sees(cluster: &Cluster, at: usize, day: OffsetDateTime) {
     });
 }
 
+/// What the library leaves in shared memory; it ends with the test.
+struct Traces(Vec<u32>);
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            for name in ["faketime_shm_", "sem.faketime_sem_"] {
+                let _ = std::fs::remove_file(format!("/dev/shm/{name}{pid}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn wall_clocks_that_jump_by_a_day_change_nothing() {
     let Some(library) = library() else { return };
+    // Before the cluster, so that it goes after it.
+    let mut traces = Traces(Vec::new());
     let Some(mut cluster) = Cluster::prepared(3) else { return };
     let tried = Command::new("true").env("LD_PRELOAD", &library).stderr(Stdio::null()).status();
     assert!(tried.is_ok_and(|status| status.success()), "{} cannot be loaded", library.display());
@@ -67,6 +82,7 @@ fn wall_clocks_that_jump_by_a_day_change_nothing() {
         }
     }
     cluster.form();
+    traces.0 = (0..3).map(|at| cluster.pid(at)).collect();
     cluster.deploy(0, &[Service { replicas: 3, ..Service::new("web", "low") }]);
     let mut reader = Reader::default();
     for ordinal in 0..3 {
