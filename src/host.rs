@@ -3,12 +3,14 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
 use quorate_core::ids::BootId;
 use quorate_core::units::{BootMs, WallMs};
 use rand::RngExt;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -140,19 +142,25 @@ pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first = range.split_ascii_whitespace().next().and_then(|text| text.parse::<u16>().ok());
     let high = first.filter(|first| *first > 12_000).unwrap_or(32_768);
-    let mut found: Vec<TcpListener> = Vec::new();
+    // Without SO_REUSEADDR: a port on which a connection of before still lingers is not free to everybody.
+    let take = |port| -> io::Result<OwnedFd> {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+        Ok(socket)
+    };
+    let mut found: Vec<(u16, OwnedFd)> = Vec::new();
     for _ in 0..count * 50 {
         if found.len() == count {
             break;
         }
         let port = rand::rng().random_range(high - 10_000..high);
-        found.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        found.extend(take(port).map(|socket| (port, socket)));
     }
     if found.len() < count {
         let text = format!("only {} of {count} free ports were found on loopback", found.len());
         return Err(io::Error::other(text));
     }
-    found.iter().map(|one| Ok(one.local_addr()?.port())).collect()
+    Ok(found.into_iter().map(|(port, _)| port).collect())
 }
 
 /// An account to run as.
