@@ -40,10 +40,9 @@ pub(super) struct ListArgs {
   quorate why web            a service
   quorate why web/0          one copy of it
   quorate why n2             a node
-  quorate why 17             an operation
-  quorate why cluster        the whole")]
+  quorate why 17             an operation")]
 pub(super) struct WhyArgs {
-    /// A node, a service, SERVICE/ORDINAL, an operation's number or `cluster`
+    /// A node, a service, SERVICE/ORDINAL or an operation's number
     subject: String,
 }
 

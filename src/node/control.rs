@@ -131,7 +131,6 @@ impl Loop {
         if inner.leads() {
             self.plan(&state, &observed, &verdicts, now);
         }
-        self.enter_epoch(&state);
         self.roads.pass(&state);
         effects::carry_out(&inner, reconcile(&state, &own, inner.lease().as_ref(), now));
         self.announce.pass(&state, &own);
@@ -154,13 +153,6 @@ impl Loop {
         } else if paused {
             *leading = Some((status.term, now));
             tracing::warn!("this node did not run for a while: it listens anew before it judges anyone");
-        }
-    }
-
-    /// What is applied here was decided in that epoch: nothing of an earlier one is listened to any more.
-    fn enter_epoch(&self, state: &State) {
-        if let Err(error) = self.inner.epochs.raise(state.cluster.epoch) {
-            tracing::error!(%error, epoch = state.cluster.epoch.0, "the epoch cannot be kept");
         }
     }
 

@@ -24,14 +24,12 @@ use super::relay::Relay;
 use super::sightings::Sightings;
 use crate::host;
 use crate::raft::{RaftHandle, RaftRole, RaftStatus};
-use crate::transport::{Datagrams, Dialer, Epochs};
+use crate::transport::{Datagrams, Dialer};
 
 /// A running node's parts.
 pub(super) struct Inner {
     pub(super) options: NodeOptions,
     pub(super) identity: Identity,
-    /// The epoch it is in; whoever is behind is refused.
-    pub(super) epochs: Epochs,
     pub(super) raft_id: RaftId,
     /// What this node says of itself, but for what changes while it runs.
     pub(super) facts: NodeFacts,

@@ -28,7 +28,6 @@ mod port;
 mod propose;
 mod reach;
 mod relay;
-pub mod rescue;
 mod roads;
 mod run;
 mod server;
@@ -42,6 +41,6 @@ mod wire;
 
 pub use identity::{DataDir, Identity, LockNote};
 pub use options::NodeOptions;
-pub use run::{NodeArgs, read_config, run};
+pub use run::{NodeArgs, run};
 pub use start::Node;
 pub use token::{JoinToken, TokenError};

@@ -90,7 +90,6 @@ impl NodePort for Port {
             term: status.term,
             leader: status.leader.map(RaftId),
             last_log: status.last_log,
-            last_log_term: self.0.raft.last_log().0,
             committed: status.committed,
             applied: status.applied,
             snapshot: status.snapshot,

@@ -65,14 +65,6 @@ pub(super) fn vet(inner: &Inner, proposal: &Bytes) -> Result<(), Refusal> {
 
 /// Where this node stands, for those who are refused.
 pub(super) fn quorum_words(inner: &Inner) -> String {
-    if let Some(ahead) = inner.epochs.ahead() {
-        let mine = inner.epochs.now();
-        return format!(
-            "the cluster went on without {} in epoch {ahead}, and its data is of epoch {mine}; {}",
-            inner.me(),
-            crate::transport::REMEDY
-        );
-    }
     let (now, status) = (inner.now(), inner.status.borrow());
     let heard = match status.leader_heard {
         Some(at) => format!("last heard from a leader {} ago", now.since(at)),

@@ -45,7 +45,6 @@ impl Cluster for ClusterServer {
     type HeartbeatStream = Packets;
 
     async fn heartbeat(&self, request: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
-        self.0.epochs.check(request.metadata())?;
         let mut packets = request.into_inner();
         let (up, from) = mpsc::channel::<Up>(16);
         let (to, down) = mpsc::channel::<Down>(16);
@@ -75,7 +74,6 @@ impl Cluster for ClusterServer {
         &self,
         request: Request<Streaming<Packet>>,
     ) -> Result<Response<Self::RelayStream>, Status> {
-        self.0.epochs.check(request.metadata())?;
         let (answers, out) = mpsc::channel(16);
         tokio::spawn(relay::serve(self.0.clone(), request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(out)))
@@ -84,7 +82,6 @@ impl Cluster for ClusterServer {
     type ReachStream = Packets;
 
     async fn reach(&self, request: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
-        self.0.epochs.check(request.metadata())?;
         Ok(Response::new(Box::pin(reach::answer(self.0.clone(), request.into_inner()))))
     }
 }
@@ -127,8 +124,7 @@ pub(super) async fn register(
     let status = inner.status.borrow();
     let members = status.endpoints.iter().map(|(id, endpoints)| (RaftId(*id), endpoints.clone())).collect();
     let state = inner.state();
-    let (settings, warning) = (state.cluster.settings.clone(), state.frailty());
-    Ok(Registered { raft_id, members, settings, warning, epoch: inner.epochs.now() })
+    Ok(Registered { raft_id, members, settings: state.cluster.settings.clone(), warning: state.frailty() })
 }
 
 #[tonic::async_trait]

@@ -61,8 +61,6 @@ pub struct RaftView {
     pub leader: Option<RaftId>,
     /// The last entry of its log.
     pub last_log: u64,
-    /// The term of that entry.
-    pub last_log_term: u64,
     /// The last entry known to be committed.
     pub committed: u64,
     /// The last entry applied.

@@ -60,8 +60,7 @@ impl PeerNet for Dialer {
     }
 }
 
-fn failure(dialer: &Dialer, peer: u64, status: &Status) -> PeerError {
-    dialer.inner().epochs.note(status);
+fn failure(peer: u64, status: &Status) -> PeerError {
     let reason = status.message().to_owned();
     match status.code() {
         Code::Unauthenticated | Code::FailedPrecondition | Code::PermissionDenied | Code::InvalidArgument => {
@@ -156,7 +155,7 @@ impl PeerLink for Link {
                     dialer.answered(peer, Lane::Raft);
                     Ok(answer.into_inner().body)
                 }
-                Ok(Err(status)) => Err(failure(&dialer, peer, &status)),
+                Ok(Err(status)) => Err(failure(peer, &status)),
                 Err(_) => {
                     dialer.unanswered(peer, Lane::Raft);
                     Err(timed_out(peer, within))
@@ -192,7 +191,7 @@ impl PeerLink for Link {
                     }
                 }
             };
-            answer.map(|answer| answer.into_inner().body).map_err(|status| failure(&dialer, peer, &status))
+            answer.map(|answer| answer.into_inner().body).map_err(|status| failure(peer, &status))
         })
     }
 }
@@ -223,7 +222,7 @@ async fn run(dialer: Dialer, peer: u64, mut jobs: mpsc::Receiver<Job>, stuck: Ar
             Ok((out, inbound)) => {
                 let mut session = Session { peer, out, pending: BTreeMap::new(), next: 0, stuck: &stuck };
                 session.send(first);
-                let ended = session.run(inbound, &mut jobs, &dialer).await;
+                let ended = session.run(inbound, &mut jobs, dialer.inner().silence * STUCK).await;
                 session.fail(&ended);
                 ended
             }
@@ -258,7 +257,7 @@ async fn open(dialer: &Dialer, peer: u64) -> Result<Open, PeerError> {
     let request = addressed(dialer, peer, ReceiverStream::new(outbound))?;
     match tokio::time::timeout(OPEN_WITHIN, client.stream(request)).await {
         Ok(Ok(answer)) => Ok((out, answer.into_inner())),
-        Ok(Err(status)) => Err(failure(dialer, peer, &status)),
+        Ok(Err(status)) => Err(failure(peer, &status)),
         Err(_) => Err(timed_out(peer, OPEN_WITHIN)),
     }
 }
@@ -315,9 +314,9 @@ impl Session<'_> {
         &mut self,
         mut inbound: Streaming<Frame>,
         jobs: &mut mpsc::Receiver<Job>,
-        dialer: &Dialer,
+        silence: Duration,
     ) -> PeerError {
-        let (peer, silence) = (self.peer, dialer.inner().silence * STUCK);
+        let peer = self.peer;
         let mut heard = Instant::now();
         let mut check = tokio::time::interval(silence / 4);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -332,7 +331,7 @@ impl Session<'_> {
                     Ok(None) => {
                         return PeerError::Unreachable { peer, reason: "it closed its stream".to_owned() };
                     }
-                    Err(status) => return failure(dialer, peer, &status),
+                    Err(status) => return failure(peer, &status),
                 },
                 job = jobs.recv() => match job {
                     Some(job) => self.send(job),

@@ -5,7 +5,6 @@
 mod datagram;
 mod detours;
 mod dial;
-mod epoch;
 mod guests;
 mod link;
 mod peer_service;
@@ -18,7 +17,6 @@ mod serve;
 pub use datagram::Datagrams;
 pub use detours::Detours;
 pub use dial::{Dialer, Lane, PeerChannel};
-pub use epoch::{Epochs, REMEDY};
 pub use guests::{Guest, GuestLimits, Guests, PROBATION, Pass};
 pub use peer_service::peer_service;
 pub use secret::{Secret, SecretError, SecretLayer, WithSecret};

@@ -15,7 +15,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::epoch::Epochs;
 use super::link::{CLUSTER_KEY, MAX_MESSAGE, TO_KEY};
 use super::proto::peer_server::{Peer, PeerServer};
 use super::proto::{CallAnswer, CallKind, CallRequest, Chunk, Frame};
@@ -27,8 +26,8 @@ const PENDING: usize = 256;
 const MAX_SNAPSHOT: usize = 1024 * 1024 * 1024;
 
 /// The service that delivers to `inbox`, for [`super::serve`].
-pub fn peer_service(inbox: Arc<dyn PeerInbox>, epochs: Epochs) -> PeerServer<impl Peer> {
-    PeerServer::new(Delivery { inbox, epochs, snapshots: Semaphore::new(1) })
+pub fn peer_service(inbox: Arc<dyn PeerInbox>) -> PeerServer<impl Peer> {
+    PeerServer::new(Delivery { inbox, snapshots: Semaphore::new(1) })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE)
 }
@@ -38,7 +37,6 @@ const SNAPSHOT_STALL: Duration = Duration::from_secs(15);
 
 struct Delivery {
     inbox: Arc<dyn PeerInbox>,
-    epochs: Epochs,
     snapshots: Semaphore,
 }
 
@@ -69,12 +67,6 @@ impl Delivery {
         if to.parse() != Ok(self.inbox.id()) {
             let mine = self.inbox.id();
             return Err(Status::failed_precondition(format!("this is node {mine}, not {to:?}")));
-        }
-        // A member is addressed by its number: only those that the later epoch goes on with are.
-        if let Some(later) = self.epochs.check(metadata)? {
-            self.epochs.raise(later).map_err(|error| {
-                Status::unavailable(format!("epoch {later} cannot be kept on this disk: {error}"))
-            })?;
         }
         Ok(())
     }

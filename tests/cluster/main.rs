@@ -3,10 +3,12 @@
 
 mod bmc;
 mod container;
-mod disaster;
 mod drain;
+<<<<<<< HEAD
 mod fencing;
+=======
 mod holders;
+>>>>>>> 7aa5aa0 (guard: holders that die one after the other start one another, and nothing is left of them)
 mod hostile;
 mod joins;
 mod leadership;

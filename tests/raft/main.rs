@@ -6,6 +6,5 @@ mod crash;
 mod elections;
 mod faults;
 mod membership;
-mod power;
 mod reads;
 mod transport;

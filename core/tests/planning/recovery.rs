@@ -1,7 +1,6 @@
 //! After a restore or a forced quorum: what runs is adopted, what is exclusive waits for everybody's word.
 
 use quorate_core::command::Command;
-use quorate_core::ids::DiskId;
 use quorate_core::state::WaitCause;
 
 use crate::world::{World, node};
@@ -96,19 +95,4 @@ fn a_guard_that_does_not_tell_what_runs_is_waited_for() {
     world.reports("n2", |report| report.guard.answering = true);
     world.settle();
     assert!(world.state.recovering().is_none());
-}
-
-#[test]
-fn a_node_that_joins_anew_on_a_new_disk_keeps_what_it_runs() {
-    let mut world = World::new(&["n1", "n2"]);
-    world.deploy(SPEC);
-    world.settle();
-    let (snapshot, token) = (world.state.clone(), world.claim("db/0").token);
-    world.recover(&snapshot);
-    world.log.clear();
-    world.admit("n2", |admission| admission.disk = DiskId("another".to_owned()));
-    world.settle();
-    assert_eq!((world.at("db/0").as_str(), world.claim("db/0").token), ("n2", token));
-    let stopped = world.log.iter().any(|command| matches!(command, Command::StopClaim { .. }));
-    assert!(!stopped, "{:?}", world.log);
 }
