@@ -116,7 +116,7 @@ fn leave_the_node() {
     // The node's thread that started it may have been in a hurry; services are not.
     crate::host::no_hurry();
     crate::host::usual_descriptors();
-    let _ = rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1));
+    let _ = rustix::process::set_child_subreaper(Pid::from_raw(1));
     let _ = rustix::thread::set_name(c"quorate-guard");
     let _ = fs::write("/proc/self/oom_score_adj", "-900");
     let _ = std::env::set_current_dir("/");
