@@ -4,11 +4,8 @@
 mod bmc;
 mod container;
 mod drain;
-<<<<<<< HEAD
 mod fencing;
-=======
 mod holders;
->>>>>>> 7aa5aa0 (guard: holders that die one after the other start one another, and nothing is left of them)
 mod hostile;
 mod joins;
 mod leadership;
