@@ -78,6 +78,10 @@ impl Leases {
             }
             Truth::AnswerCame { host, session, answer } => {
                 let now = hosts[*host].clock(now_us);
+                // A lease whose epoch could not be kept never came into force: the guard was not told of it.
+                if hosts[*host].disk.lease_epoch != Some(answer.lease_epoch) {
+                    return;
+                }
                 let known = self.of(&hosts[*host]);
                 let Some((sent, armed)) = known.sent.get(&(*session, answer.heartbeat)).copied() else {
                     return;
