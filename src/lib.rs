@@ -17,6 +17,7 @@ pub mod places;
 pub mod ports;
 pub mod probes;
 pub mod raft;
+pub mod snapshot_file;
 pub mod telemetry;
 pub mod transport;
 pub mod workload;

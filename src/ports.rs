@@ -5,5 +5,7 @@ mod node;
 mod raft;
 
 pub use executor::{ActError, Executor, Guard, LogChunk, LogFrom, LogQuery};
-pub use node::{KvChanges, LoneFence, LoneFenced, NodePort, Output, RaftMember, RaftView, SubmitError};
+pub use node::{
+    Agreement, KvChanges, LoneFence, LoneFenced, NodePort, Output, RaftMember, RaftView, SubmitError,
+};
 pub use raft::{InboxError, PeerCall, PeerError, PeerInbox, PeerLink, PeerNet, SnapshotJob, StateMachine};

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::Evidence;
 use crate::fence::FenceLevels;
 use crate::ids::{
-    BootId, ClusterId, DiskId, Endpoint, LeaseEpoch, MachineId, NodeId, OperationId, RequestId, Revision,
-    ServiceName, SlotId, Token, Version,
+    BootId, ClusterId, DiskId, Endpoint, Epoch, LeaseEpoch, MachineId, NodeId, OperationId, RequestId,
+    Revision, ServiceName, SlotId, Token, Version,
 };
 use crate::observation::{ExecutorFact, Unavailable};
 use crate::settings::{ClusterSettings, SettingChange};
@@ -239,8 +239,10 @@ pub enum Command {
     /// Key-value: sets a key.
     KvPut {
         /// Which key.
+        #[serde(with = "serde_bytes")]
         key: Vec<u8>,
         /// Its new value.
+        #[serde(with = "serde_bytes")]
         value: Vec<u8>,
         /// Gone this long after the put unless put again.
         ttl: Option<Millis>,
@@ -267,6 +269,10 @@ pub enum Command {
 pub struct Recovery {
     /// From what.
     pub cause: RecoveryCause,
+    /// The latest epoch that anybody who goes on has agreed to; the new one is above it.
+    pub above: Epoch,
+    /// The last revision that is surely there; whatever came after it may be gone, or be another.
+    pub kept: Revision,
     /// Its new id, if it gets one: members of the old one are strangers then.
     pub cluster: Option<ClusterId>,
     /// The node it goes on from, if that comes with a new disk. Answered with its number.
@@ -285,7 +291,7 @@ pub enum RecoveryCause {
     },
     /// Some of the voters went on without the majority.
     ForcedQuorum {
-        /// Which nodes.
+        /// Which nodes: they go on with their data. All others have to join anew.
         survivors: Vec<NodeId>,
     },
 }

@@ -158,6 +158,8 @@ pub enum Event {
         slot: SlotId,
         /// Where.
         node: NodeId,
+        /// By which token.
+        token: Token,
         /// What proved it.
         evidence: Evidence,
     },
@@ -331,7 +333,7 @@ impl EventRecord {
             Event::StopOrdered { slot, node, because } => {
                 why(format!("{slot} on {node} is told to stop"), because)
             }
-            Event::ClaimEnded { slot, node, evidence } => {
+            Event::ClaimEnded { slot, node, evidence, .. } => {
                 format!("{slot} does not run on {node} any more: {}", evidence.words())
             }
             Event::OperationBegan { what, .. } => format!("{what} begins"),
@@ -354,7 +356,8 @@ mod tests {
     fn events_read_as_sentences_and_name_their_evidence() {
         let (node, slot): (NodeId, SlotId) = ("n2".parse().unwrap(), "db/0".parse().unwrap());
         let evidence = Evidence::Silence { lease_epoch: crate::ids::LeaseEpoch(3), waited: Millis(15_600) };
-        let ended = record(Event::ClaimEnded { slot: slot.clone(), node: node.clone(), evidence });
+        let token = "1.6".parse().unwrap();
+        let ended = record(Event::ClaimEnded { slot: slot.clone(), node: node.clone(), token, evidence });
         assert_eq!(
             ended.text(),
             "db/0 does not run on n2 any more: silent for 15.6 s, past its guarded deadline"

@@ -322,6 +322,8 @@ pub struct RequestId {
     pub client: ClientId,
     /// Which of its requests, from 1, rising.
     pub sequence: u64,
+    /// Up to here it will ask for no answer again: they are forgotten. 0 keeps all that are remembered.
+    pub settled: u64,
 }
 
 impl fmt::Display for RequestId {

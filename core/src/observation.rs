@@ -485,6 +485,9 @@ pub struct RaftObserved {
     pub leading_since: Option<BootMs>,
     /// Whom it takes for the leader.
     pub leader: Option<NodeId>,
+    /// Since when it takes that one for the leader. Foresight alone rests on it: no decision is made by a node that
+    /// follows.
+    pub followed_since: Option<BootMs>,
     /// Raft's term.
     pub term: u64,
     /// The last applied revision.

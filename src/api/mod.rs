@@ -47,7 +47,7 @@ pub fn routes(
         .build_v1()?;
     Ok(Routes::new(guarded!(NodeServiceServer::new(nodes::Nodes(port.clone()))))
         .add_service(guarded!(ServiceServiceServer::new(services::Services(port.clone(), streams.clone()))))
-        .add_service(guarded!(ClusterServiceServer::new(cluster::Cluster(port.clone()))))
+        .add_service(guarded!(ClusterServiceServer::new(cluster::Cluster::new(port.clone()))))
         .add_service(guarded!(ViewServiceServer::new(views::Views(port.clone(), streams.clone()))))
         .add_service(guarded!(KvServer::new(kv::KeyValues(port, streams))))
         .add_service(InterceptedService::new(reflection, check)))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::Stream;
 use quorate_core::command::Command;
 use quorate_core::ids::NodeId;
+use quorate_core::view::fence_terms;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::{ApiError, ErrorCode};
@@ -135,12 +136,16 @@ impl NodeService for Nodes {
 
     async fn plan_fence(&self, request: Request<FenceNodeRequest>) -> Result<Response<PlanResponse>, Status> {
         let FenceNodeRequest { node, reason, options: _ } = request.into_inner();
-        let command = Command::Fence { node: name(&node)?, reason };
+        let node = name(&node)?;
+        let command = Command::Fence { node: node.clone(), reason };
         let preview = self.0.preview(vec![command]).await.map_err(ApiError::from)?;
         if let Some(rejection) = &preview.rejected {
             return Err(ApiError::rejection(rejection, preview.revision).into());
         }
-        Ok(Response::new(read::plan(preview)))
+        // From a side without quorum too: that it may not fence is among the terms.
+        let (view, _) = read::view(&*self.0, true).await?;
+        let fence = view.nodes.get(&node).map(|row| read::fence_terms(fence_terms(&view, row)));
+        Ok(Response::new(PlanResponse { fence, ..read::plan(preview) }))
     }
 
     async fn test_fence(

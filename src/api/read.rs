@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::state::{Loses, Preview};
-use quorate_core::view::{ClusterView, InstanceView, NodeView, OperationView, ServiceView, Why};
+use quorate_core::view::{
+    ClusterView, EvidenceView, FenceTerms, InstanceView, NodeView, OperationView, ServiceView, Why,
+};
 use serde::Serialize;
 
 use super::error::{ApiError, ErrorCode};
@@ -159,15 +161,7 @@ pub(super) fn why(why: &Why) -> proto::WhyResponse {
         subject: why.subject.clone(),
         verdict: why.verdict.clone(),
         because: why.because.clone(),
-        evidence: why
-            .evidence
-            .iter()
-            .map(|item| proto::EvidenceItem {
-                kind: item.kind.clone(),
-                holds: item.holds,
-                detail: item.detail.clone(),
-            })
-            .collect(),
+        evidence: evidence(&why.evidence),
         next: why
             .next
             .iter()
@@ -178,6 +172,22 @@ pub(super) fn why(why: &Why) -> proto::WhyResponse {
             })
             .collect(),
     }
+}
+
+fn evidence(items: &[EvidenceView]) -> Vec<proto::EvidenceItem> {
+    let item = |item: &EvidenceView| proto::EvidenceItem {
+        kind: item.kind.clone(),
+        holds: item.holds,
+        detail: item.detail.clone(),
+        left_ms: item.left_ms,
+    };
+    items.iter().map(item).collect()
+}
+
+/// On which terms a node would be fenced.
+pub(super) fn fence_terms(terms: FenceTerms) -> proto::FenceTerms {
+    let FenceTerms { allowed, allowance, by, because, evidence: items, undo } = terms;
+    proto::FenceTerms { allowed, allowance, by, because, evidence: evidence(&items), undo }
 }
 
 /// The word an enum has in JSON.
@@ -196,14 +206,21 @@ pub(super) fn plan(preview: Preview) -> proto::PlanResponse {
         priority: loses.priority.to_string(),
         exclusive: loses.exclusive,
         state: loses.state,
+        to: loses.to.map(|node| node.to_string()).unwrap_or_default(),
+        because: loses.because,
     };
+    let ahead = otherwise
+        .iter()
+        .map(|line| proto::Foreseen { after_ms: line.after.map(|after| after.0), what: line.what.clone() });
     proto::PlanResponse {
         revision: revision.0,
         changes: Vec::new(),
         actions,
         waiting,
-        otherwise,
+        ahead: ahead.collect(),
+        otherwise: otherwise.iter().map(ToString::to_string).collect(),
         loses: loses.into_iter().map(loss).collect(),
         quorum: quorum.unwrap_or_default(),
+        fence: None,
     }
 }

@@ -12,7 +12,7 @@ use quorate_core::units::WallMs;
 use tonic::{Response, Status};
 
 use super::error::{ApiError, ErrorCode};
-use super::proto::{WriteOptions, WriteResponse};
+use super::proto::{RequestId as RequestIdProto, WriteOptions, WriteResponse};
 use crate::ports::{NodePort, SubmitError};
 
 /// How long a write may take before its outcome is called unknown.
@@ -28,7 +28,8 @@ struct Lanes {
     made: AtomicU64,
 }
 
-/// One writer's part in a client's name, while it writes.
+/// One writer's part in a client's name, until its outcome is known. After an unknown one nobody gets it again, so that
+/// the request can be repeated.
 struct Lane(u64);
 
 impl Lane {
@@ -36,10 +37,8 @@ impl Lane {
         let free = LANES.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         Self(free.unwrap_or_else(|| LANES.made.fetch_add(1, Ordering::Relaxed)))
     }
-}
 
-impl Drop for Lane {
-    fn drop(&mut self) {
+    fn give_back(self) {
         LANES.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
     }
 }
@@ -52,7 +51,13 @@ pub(super) async fn write(
 ) -> Result<Answer, ApiError> {
     let lane = Lane::take();
     let proposal = proposal(port, options.unwrap_or_default(), command, &lane);
-    let answer = port.submit(proposal, WRITE_WITHIN).await?;
+    let answer = match port.submit(proposal, WRITE_WITHIN).await {
+        Err(error @ SubmitError::Unknown { .. }) => return Err(error.into()),
+        known => {
+            lane.give_back();
+            known?
+        }
+    };
     match &answer.result {
         Ok(_) => Ok(answer),
         Err(rejection) => Err(ApiError::rejection(rejection, answer.revision)),
@@ -81,11 +86,17 @@ pub(super) fn response(answer: &Answer) -> WriteResponse {
 
 fn proposal(port: &dyn NodePort, options: WriteOptions, command: Command, lane: &Lane) -> Proposal {
     let request = options.request.filter(|request| !request.client.is_empty()).map_or_else(
-        || RequestId {
-            client: ClientId(format!("{}/{}/{}", port.me(), std::process::id(), lane.0)),
-            sequence: NEXT_SEQUENCE.fetch_add(1, Ordering::Relaxed),
+        || {
+            let sequence = NEXT_SEQUENCE.fetch_add(1, Ordering::Relaxed);
+            let client = ClientId(format!("{}/{}/{}", port.me(), std::process::id(), lane.0));
+            // One after the other: whoever wrote here before has its answer.
+            RequestId { client, sequence, settled: sequence - 1 }
         },
-        |request| RequestId { client: ClientId(request.client), sequence: request.sequence },
+        |RequestIdProto { client, sequence, settled }| RequestId {
+            client: ClientId(client),
+            sequence,
+            settled,
+        },
     );
     let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
     Proposal {
@@ -157,8 +168,8 @@ mod tests {
         let names: BTreeSet<u64> = together.iter().map(|lane| lane.0).collect();
         assert_eq!(names.len(), 100);
         let made = LANES.made.load(Ordering::Relaxed);
-        drop(together);
-        (0..1_000).for_each(|_| drop(Lane::take()));
+        together.into_iter().for_each(Lane::give_back);
+        (0..1_000).for_each(|_| Lane::take().give_back());
         // Other tests of this process may write as well, but not so many at once.
         assert!(LANES.made.load(Ordering::Relaxed) < made + 100);
     }

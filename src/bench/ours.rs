@@ -119,6 +119,7 @@ impl Drop for Cluster {
         // The end of its input ends the demo in good order.
         drop(self.demo.stdin.take());
         let _ = self.demo.wait();
+        let _ = std::fs::remove_dir_all(&self.file.dir);
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) enum SettingsCommand {
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
   quorate raft status
-  quorate raft transfer n2")]
+  quorate raft transfer n2
+  quorate raft recover --survivors n1,n2      a lost majority: shows what may be gone")]
 pub(super) enum RaftCommand {
     /// Role, term, log and members as the node asked sees them
     Status,
@@ -43,6 +44,8 @@ pub(super) enum RaftCommand {
         /// To whom
         node: String,
     },
+    /// Go on without a majority that is gone for good, in a higher epoch
+    Recover(super::disaster::RecoverArgs),
 }
 
 pub(super) async fn settings(
@@ -123,6 +126,8 @@ pub(super) async fn raft(client: &mut Client, output: Output, command: RaftComma
                 })
                 .await?
         }
+        // Answered before a connection is looked for.
+        RaftCommand::Recover(_) => return Ok(()),
         RaftCommand::Transfer { node } => {
             let node = &node;
             client

@@ -34,6 +34,11 @@ impl Client {
     /// Works out whom to ask and with which secret; connects only at the first call.
     pub(super) fn find(global: &Global) -> Result<Self, ApiError> {
         let (endpoints, secret) = whom(global)?;
+        Self::of(endpoints, secret)
+    }
+
+    /// To these nodes, with this secret.
+    pub(super) fn of(endpoints: Vec<String>, secret: Option<String>) -> Result<Self, ApiError> {
         let secret = secret.map(|text| Secret::new(&text)).transpose().map_err(|error| {
             ApiError::new(ErrorCode::Usage, error.to_string(), "name the file as the node made it")
         })?;
@@ -50,10 +55,12 @@ impl Client {
     pub(super) fn write_options(&mut self) -> WriteOptions {
         self.sequence += 1;
         WriteOptions {
-            request: Some(crate::api::proto::RequestId { client: self.id.clone(), sequence: self.sequence }),
-            operator: std::env::var("USER")
-                .or_else(|_| std::env::var("LOGNAME"))
-                .unwrap_or_else(|_| "root".to_owned()),
+            request: Some(crate::api::proto::RequestId {
+                client: self.id.clone(),
+                sequence: self.sequence,
+                settled: 0,
+            }),
+            operator: user(),
             from: format!("cli@{}", host_name()),
             expected_revision: 0,
         }
@@ -224,6 +231,12 @@ fn random_id() -> String {
     format!("cli-{:016x}", rand::random::<u64>())
 }
 
-fn host_name() -> String {
+/// Who runs this, for the audit trail.
+pub(super) fn user() -> String {
+    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "root".to_owned())
+}
+
+/// Where.
+pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

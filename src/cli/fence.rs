@@ -1,7 +1,7 @@
 //! `quorate fence`: the deed, its dry run, a test of the devices, and the survivor's way without a quorum.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::act::{done, write_call};
 use super::connect::Client;
@@ -60,43 +60,77 @@ pub(super) async fn fence(client: &mut Client, output: Output, args: FenceArgs) 
 async fn dry_run(client: &mut Client, output: Output, node: String) -> Result<(), ApiError> {
     let request = proto::FenceNodeRequest { node: node.clone(), reason: String::new(), options: None };
     let plan = write_call!(client, NodeServiceClient::plan_fence, request.clone())?;
+    let terms = plan.fence.clone().unwrap_or_default();
     if output == Output::Json {
-        let loses = plan.loses.iter().map(|loss| {
-            json!({"slot": loss.slot, "priority": loss.priority, "exclusive": loss.exclusive, "state": loss.state})
-        });
-        return print_json(&json!({
-            "node": node,
-            "revision": plan.revision,
-            "loses": loses.collect::<Vec<_>>(),
-            "actions": plan.actions,
-            "waiting": plan.waiting,
-            "quorum": plan.quorum,
-            "otherwise": plan.otherwise,
-        }));
+        return print_json(&dry_json(&node, plan, &terms));
     }
-    let mut text = String::new();
+    let mut text = match terms.allowed {
+        true => format!("ALLOWED: {}\n", terms.allowance),
+        false => format!("NOT ALLOWED: {}\n", terms.allowance),
+    };
     let mut add = |title: &str, lines: Vec<String>, none: &str| {
         text.push_str(&format!("{title}\n"));
         let lines = if lines.is_empty() { vec![none.to_owned()] } else { lines };
         lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     };
+    add("by", terms.by, "nothing");
     let loses = plan.loses.iter().map(|loss| {
         let mut words = vec![loss.priority.as_str()];
         words.extend(loss.exclusive.then_some("exclusive"));
         words.extend(loss.state.then_some("its state is on this node"));
-        format!("{} ({})", loss.slot, words.join(", "))
+        let to = match loss.to.as_str() {
+            "" => format!("nowhere: {}", loss.because),
+            to => format!("{to} ({})", loss.because),
+        };
+        format!("{} ({}) -> {to}", loss.slot, words.join(", "))
     });
     add(&format!("copies that lose {node}"), loses.collect(), "none");
+    add("quorum", vec![plan.quorum], "");
+    add("because", terms.because, "nothing is wrong with it");
+    let evidence = terms.evidence.iter().map(|item| {
+        let mark = if item.holds { 'x' } else { ' ' };
+        let left = item.left_ms.map(|ms| format!(", in {}", span(ms))).unwrap_or_default();
+        format!("[{mark}] {}: {}{left}", item.kind.replace('_', " "), item.detail)
+    });
+    add("evidence", evidence.collect(), "nothing waits for it");
     add("what would happen", plan.actions, "nothing");
     add("what would wait", plan.waiting, "nothing");
-    add("quorum", vec![plan.quorum], "");
     add("if you do nothing", plan.otherwise, "nothing happens by itself");
-    add(
-        "undo",
-        vec![format!("none once the power is off; {node} rejoins by itself when it is switched on")],
-        "",
-    );
+    add("undo", vec![terms.undo], "");
     print(&text)
+}
+
+fn dry_json(node: &str, plan: proto::PlanResponse, terms: &proto::FenceTerms) -> Value {
+    let loses = plan.loses.iter().map(|loss| {
+        json!({
+            "slot": loss.slot,
+            "priority": loss.priority,
+            "exclusive": loss.exclusive,
+            "state": loss.state,
+            "to": (!loss.to.is_empty()).then_some(&loss.to),
+            "because": loss.because,
+        })
+    });
+    let ahead = plan.ahead.iter().map(|line| json!({"after_ms": line.after_ms, "what": line.what}));
+    let evidence = terms.evidence.iter().map(|item| {
+        json!({"kind": item.kind, "holds": item.holds, "detail": item.detail, "left_ms": item.left_ms})
+    });
+    json!({
+        "node": node,
+        "revision": plan.revision,
+        "allowed": terms.allowed,
+        "allowance": terms.allowance,
+        "by": terms.by,
+        "loses": loses.collect::<Vec<_>>(),
+        "actions": plan.actions,
+        "waiting": plan.waiting,
+        "quorum": plan.quorum,
+        "because": terms.because,
+        "evidence": evidence.collect::<Vec<_>>(),
+        "otherwise": plan.otherwise,
+        "ahead": ahead.collect::<Vec<_>>(),
+        "undo": terms.undo,
+    })
 }
 
 async fn test(client: &mut Client, output: Output, node: String) -> Result<(), ApiError> {

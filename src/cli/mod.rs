@@ -4,10 +4,12 @@
 mod act;
 mod cluster;
 mod connect;
+mod disaster;
 mod fence;
 mod kv;
 mod links;
 mod logs;
+mod losses;
 mod show;
 mod sim;
 mod table;
@@ -126,6 +128,9 @@ enum Ask {
     /// Raft's own state, and handing leadership over
     #[command(subcommand)]
     Raft(cluster::RaftCommand),
+    /// Save the whole State, and start anew from a saved one
+    #[command(subcommand)]
+    Snapshot(disaster::SnapshotCommand),
     /// What another host needs in order to join
     JoinToken,
 }
@@ -219,6 +224,12 @@ fn cockpit(mut global: Global, attach: Vec<String>) -> Result<u8, ApiError> {
 }
 
 async fn ask(global: &Global, command: Ask) -> Result<(), ApiError> {
+    // For these a node is stopped: it is not asked.
+    let command = match command {
+        Ask::Raft(cluster::RaftCommand::Recover(args)) => return disaster::recover(global, &args).await,
+        Ask::Snapshot(disaster::SnapshotCommand::Restore(args)) => return disaster::restore(global, &args),
+        command => command,
+    };
     let mut client = connect::Client::find(global)?;
     let client = &mut client;
     match command {
@@ -248,6 +259,11 @@ async fn ask(global: &Global, command: Ask) -> Result<(), ApiError> {
         Ask::Settings(command) => cluster::settings(client, global.output, command).await,
         Ask::Kv(command) => kv::kv(client, global.output, command).await,
         Ask::Raft(command) => cluster::raft(client, global.output, command).await,
+        Ask::Snapshot(disaster::SnapshotCommand::Save { file }) => {
+            disaster::save(client, global.output, &file).await
+        }
+        // Answered above.
+        Ask::Snapshot(disaster::SnapshotCommand::Restore(_)) => Ok(()),
         Ask::JoinToken => cluster::join_token(client, global.output).await,
     }
 }

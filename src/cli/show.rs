@@ -40,9 +40,10 @@ pub(super) struct ListArgs {
   quorate why web            a service
   quorate why web/0          one copy of it
   quorate why n2             a node
-  quorate why 17             an operation")]
+  quorate why 17             an operation
+  quorate why cluster        the whole")]
 pub(super) struct WhyArgs {
-    /// A node, a service, SERVICE/ORDINAL or an operation's number
+    /// A node, a service, SERVICE/ORDINAL, an operation's number or `cluster`
     subject: String,
 }
 
@@ -360,6 +361,7 @@ pub(super) async fn why(client: &mut Client, output: Output, args: &WhyArgs) -> 
                 kind: item.kind,
                 holds: item.holds,
                 detail: item.detail,
+                left_ms: item.left_ms,
             })
             .collect(),
         next: answer
@@ -387,7 +389,8 @@ fn why_text(why: &Why) -> String {
         text.push_str("  it may start elsewhere once one of these holds:\n");
         for item in &why.evidence {
             let mark = if item.holds { 'x' } else { ' ' };
-            text.push_str(&format!("    [{mark}] {:<18} {}\n", item.kind, item.detail));
+            let left = item.left_ms.map(|ms| format!(", in {}", span(ms))).unwrap_or_default();
+            text.push_str(&format!("    [{mark}] {:<18} {}{left}\n", item.kind, item.detail));
         }
     }
     for step in &why.next {

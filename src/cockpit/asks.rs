@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::command::Command;
-use quorate_core::ids::Revision;
+use quorate_core::ids::{NodeId, Revision};
 use quorate_core::view::Level;
-use quorate_tui::{Feed, LogRequest, Msg, Out, Preview, PreviewLine};
+use quorate_tui::{Ahead, Feed, Foresight, LogRequest, Loss, Msg, Out, Preview, PreviewLine};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -16,11 +16,16 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::watch::Attached;
 use super::{DemoAsk, calls, output};
 use crate::api::error::{ApiError, ErrorCode};
+use crate::api::proto::node_service_client::NodeServiceClient;
 use crate::api::proto::service_service_client::ServiceServiceClient;
-use crate::api::proto::{DeployServiceRequest, PlanResponse, RequestId, WriteOptions};
+use crate::api::proto::{
+    self, DeployServiceRequest, FenceNodeRequest, PlanResponse, RequestId, TestFenceRequest, WriteOptions,
+};
 
 /// For an answer, over every retry.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
+/// A device may take its whole timeout, one after the other.
+const TESTED_WITHIN: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
 /// Open logs; the oldest is closed for a new one.
 const MOST_LOGS: usize = 16;
@@ -58,6 +63,18 @@ impl Asks {
                     feed.send(Msg::PlanPreview { id, outcome });
                 });
             }
+            Out::Foresee { id, node } => {
+                tokio::spawn(async move {
+                    let outcome = foresee(&attached, &node).await.map_err(|error| error.to_string());
+                    feed.send(Msg::Foreseen { id, outcome });
+                });
+            }
+            Out::TestFence { id, node } => {
+                tokio::spawn(async move {
+                    let outcome = test_fence(&attached, &node).await.map_err(|error| error.to_string());
+                    feed.send(Msg::CommandResult { id, outcome });
+                });
+            }
             Out::Logs(LogRequest::Open { stream, slot, tail, follow }) => {
                 let task = tokio::spawn(output::follow(
                     attached,
@@ -92,8 +109,8 @@ impl Asks {
                     feed.send(Msg::CommandResult { id, outcome });
                 });
             }
-            // These end the cockpit, which writes to its own terminal.
-            Out::Copy(_) | Out::Leave | Out::Quit => {}
+            // These end the cockpit, which writes to its own terminal; and nothing is simulated here.
+            Out::Sim(_) | Out::Copy(_) | Out::Leave | Out::Quit => {}
         }
     }
 
@@ -101,7 +118,7 @@ impl Asks {
         self.sequence += 1;
         let operator = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
         WriteOptions {
-            request: Some(RequestId { client: self.client.clone(), sequence: self.sequence }),
+            request: Some(RequestId { client: self.client.clone(), sequence: self.sequence, settled: 0 }),
             operator: operator.unwrap_or_else(|_| "root".to_owned()),
             from: format!("cockpit@{}", rustix::system::uname().nodename().to_string_lossy()),
             expected_revision: expected.map_or(0, |revision| revision.0),
@@ -152,6 +169,58 @@ async fn preview(attached: &Attached, spec: String) -> Result<Preview, ApiError>
     };
     let answer = timeout(ANSWERED_WITHIN, ask).await.map_err(|_| nobody())??;
     Ok(shown(answer.into_inner()))
+}
+
+/// What fencing a node would lead to, by the planner.
+async fn foresee(attached: &Attached, node: &NodeId) -> Result<Foresight, ApiError> {
+    let nobody = || ApiError::new(ErrorCode::Unreachable, "no node answers", "");
+    let ask = async {
+        let line = attached.line().await.ok_or_else(nobody)?;
+        let request =
+            FenceNodeRequest { node: node.to_string(), reason: "it is asked for".into(), options: None };
+        let answer = NodeServiceClient::new(line).plan_fence(request).await;
+        answer.map_err(|status| ApiError::from_status(&status))
+    };
+    let plan = timeout(ANSWERED_WITHIN, ask).await.map_err(|_| nobody())??.into_inner();
+    let loss = |loss: proto::Loss| Loss {
+        slot: loss.slot,
+        priority: loss.priority,
+        exclusive: loss.exclusive,
+        state: loss.state,
+        to: (!loss.to.is_empty()).then_some(loss.to),
+        because: loss.because,
+    };
+    Ok(Foresight {
+        revision: Revision(plan.revision),
+        loses: plan.loses.into_iter().map(loss).collect(),
+        actions: plan.actions,
+        waiting: plan.waiting,
+        otherwise: plan
+            .ahead
+            .into_iter()
+            .map(|line| Ahead { after_ms: line.after_ms, what: line.what })
+            .collect(),
+        quorum: plan.quorum,
+    })
+}
+
+/// Asks the devices of a node for its power state, and says in a line what they answered.
+async fn test_fence(attached: &Attached, node: &NodeId) -> Result<String, ApiError> {
+    let nobody = || ApiError::new(ErrorCode::Unreachable, "no node answers", "");
+    let ask = async {
+        let line = attached.line().await.ok_or_else(nobody)?;
+        let request = TestFenceRequest { node: node.to_string() };
+        NodeServiceClient::new(line)
+            .test_fence(request)
+            .await
+            .map_err(|status| ApiError::from_status(&status))
+    };
+    let answer = timeout(TESTED_WITHIN, ask).await.map_err(|_| nobody())??.into_inner();
+    let said = answer.tests.iter().map(|test| match test.error.as_str() {
+        "" => format!("{}: power is {}", test.method, test.power),
+        error => format!("{}: FAILED: {error}", test.method),
+    });
+    Ok(format!("by {}: {}", answer.by, said.collect::<Vec<_>>().join("; ")))
 }
 
 /// A plan as the editor shows it: what changes, what follows, what would wait.

@@ -10,6 +10,7 @@ mod calls;
 pub mod line;
 mod output;
 pub mod own;
+pub mod simulated;
 mod watch;
 mod wishes;
 
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::asks::Asks;
 use self::watch::Attached;
 use self::wishes::Wishes;
+use crate::api::error::ApiError;
 use crate::transport::{Secret, WithSecret};
 
 /// A terminal that takes nothing is not waited for longer at the end.
@@ -56,18 +58,7 @@ struct Screen {
 /// back as well.
 pub async fn run(attach: Attach) -> anyhow::Result<Ended> {
     let first = attach.endpoints.first().context("no node is known to attach to")?;
-    let wishes = Wishes::read()?;
-    let mut surroundings = Surroundings::from_env();
-    if surroundings.theme.is_empty() {
-        surroundings.theme.clone_from(&wishes.theme);
-    }
-    let settings = Settings {
-        surroundings,
-        keys: wishes.keys(),
-        attached_to: first.clone(),
-        leaving_ends_all: attach.leaving_ends_all,
-        ..Settings::default()
-    };
+    let settings = settings(first, attach.leaving_ends_all)?;
     let secret = WithSecret::new(Secret::new(&attach.secret)?);
     let (outs, wanted) = threads::channel();
     let cockpit = Cockpit::start(settings, outs).context("cannot take the terminal")?;
@@ -87,6 +78,17 @@ pub async fn run(attach: Attach) -> anyhow::Result<Ended> {
         telling.abort();
     }
     screen.ended().await
+}
+
+/// As the operator wishes it, on this terminal.
+fn settings(attached_to: &str, leaving_ends_all: bool) -> Result<Settings, ApiError> {
+    let wishes = Wishes::read()?;
+    let mut surroundings = Surroundings::from_env();
+    if surroundings.theme.is_empty() {
+        surroundings.theme.clone_from(&wishes.theme);
+    }
+    let (keys, attached_to) = (wishes.keys(), attached_to.to_owned());
+    Ok(Settings { surroundings, keys, attached_to, leaving_ends_all, ..Settings::default() })
 }
 
 async fn tell(mut line: tokio::sync::watch::Receiver<String>, feed: Feed) {

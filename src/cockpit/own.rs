@@ -109,7 +109,8 @@ fn show(attach: Attach) -> Result<Ended, ApiError> {
     shown().map_err(|error| ApiError::failed(&error))
 }
 
-async fn told_to_end() -> anyhow::Result<()> {
+/// Waits until the process is told to end.
+pub(super) async fn told_to_end() -> anyhow::Result<()> {
     let (mut interrupt, mut terminate, mut hangup) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
     tokio::select! {

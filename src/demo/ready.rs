@@ -45,7 +45,7 @@ impl Api {
         let request = DeployServiceRequest {
             spec: spec.to_owned(),
             options: Some(WriteOptions {
-                request: Some(RequestId { client: client.to_owned(), sequence: 1 }),
+                request: Some(RequestId { client: client.to_owned(), sequence: 1, settled: 0 }),
                 operator: "demo".to_owned(),
                 from: "demo".to_owned(),
                 expected_revision: 0,

@@ -131,6 +131,7 @@ impl Loop {
         if inner.leads() {
             self.plan(&state, &observed, &verdicts, now);
         }
+        self.enter_epoch(&state);
         self.roads.pass(&state);
         effects::carry_out(&inner, reconcile(&state, &own, inner.lease().as_ref(), now));
         self.announce.pass(&state, &own);
@@ -153,6 +154,13 @@ impl Loop {
         } else if paused {
             *leading = Some((status.term, now));
             tracing::warn!("this node did not run for a while: it listens anew before it judges anyone");
+        }
+    }
+
+    /// State on this disk has been through that recovery: nothing of before it is listened to any more.
+    fn enter_epoch(&self, state: &State) {
+        if let Err(error) = self.inner.epochs.enter(state.era()) {
+            tracing::error!(%error, epoch = state.era().0, "the epoch cannot be kept");
         }
     }
 

@@ -62,11 +62,13 @@ impl Beats {
             return;
         }
         let mut standing = self.inner.raft.standing();
-        let terms = self.inner.state().cluster.settings.terms;
-        let (interval, patience) = (millis(terms.heartbeat.0), millis(terms.lease.0));
         let (mut heard, mut told) = (Instant::now(), BootMs(0));
-        let mut next = Instant::now();
+        let (mut sent, mut next) = (None::<Instant>, Instant::now());
         loop {
+            // Terms change while a stream is open, and a node that has just begun does not know its cluster's.
+            let terms = self.inner.state().cluster.settings.terms;
+            let (interval, patience) = (millis(terms.heartbeat.0), millis(terms.lease.0));
+            next = sent.map_or(next, |sent| next.min(sent + interval));
             tokio::select! {
                 biased;
                 word = down.recv() => match word {
@@ -103,7 +105,8 @@ impl Beats {
                             return;
                         }
                     }
-                    next = Instant::now() + interval;
+                    let now = Instant::now();
+                    (sent, next) = (Some(now), now + interval);
                 }
                 () = self.inner.hurry.notified() => next = next.min(Instant::now() + GATHER),
             }

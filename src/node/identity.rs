@@ -3,11 +3,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, bail};
-use quorate_core::ids::{ClusterId, DiskId, LeaseEpoch, MachineId, NodeId, RaftId};
+use quorate_core::ids::{ClusterId, DiskId, Epoch, LeaseEpoch, MachineId, NodeId, RaftId};
 use quorate_core::state::RaftTiming;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,16 @@ pub struct Identity {
     pub disk: DiskId,
     /// The host it was made on.
     pub machine: MachineId,
+    /// The epoch of its cluster that it was last in.
+    #[serde(default = "first_epoch")]
+    pub epoch: Epoch,
+    /// The directory itself, as its file system knows it: a copy of it is another one.
+    #[serde(default)]
+    pub folder: Option<String>,
+}
+
+fn first_epoch() -> Epoch {
+    Epoch(1)
 }
 
 /// The data directory of a running node: no other process has it.
@@ -92,8 +103,52 @@ impl DataDir {
         serde_json::from_str(&fs::read_to_string(root.join("node.lock")).ok()?).ok()
     }
 
+    /// The directory as its file system knows it: its inode, and when that was made. Both go with the
+    /// directory when it is moved, and neither with a copy.
+    pub fn folder(&self) -> Option<String> {
+        let about = fs::metadata(&self.root).ok()?;
+        let made = about.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        Some(format!("{}.{}", about.ino(), made.map_or(0, |made| made.as_nanos())))
+    }
+
     /// The identity, if the directory has one; refused if it is not this node's on this host.
     pub fn identity(&self, node: &NodeId, machine: &MachineId) -> anyhow::Result<Option<Identity>> {
+        let Some(found) = self.stored_identity()? else { return Ok(None) };
+        if &found.node != node {
+            bail!(
+                "{} holds the data of node {}, not of {node}; set node_id or choose another data_dir",
+                self.root.display(),
+                found.node
+            );
+        }
+        self.check_own(&found, machine)?;
+        Ok(Some(found))
+    }
+
+    /// Was it made here, by this host, and is this the directory it was made in?
+    pub fn check_own(&self, found: &Identity, machine: &MachineId) -> anyhow::Result<()> {
+        if &found.machine != machine {
+            bail!(
+                "{} was made on another host (machine id {}, this one is {machine}): a copy is refused; \
+                 start with an empty data_dir and join anew",
+                self.root.display(),
+                found.machine
+            );
+        }
+        if found.folder.is_some() && found.folder != self.folder() {
+            bail!(
+                "{} is a copy of the data of {}, or came back from a backup: it may lack what {} has promised \
+                 since, so it is refused; start with an empty data_dir and join anew",
+                self.root.display(),
+                found.node,
+                found.node
+            );
+        }
+        Ok(())
+    }
+
+    /// The identity as it is stored, whoever's it is.
+    pub fn stored_identity(&self) -> anyhow::Result<Option<Identity>> {
         let path = self.root.join("identity");
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -105,21 +160,6 @@ impl DataDir {
         })?;
         if found.format != 1 {
             bail!("{} has format {}, this release knows 1; upgrade this node", path.display(), found.format);
-        }
-        if &found.node != node {
-            bail!(
-                "{} holds the data of node {}, not of {node}; set node_id or choose another data_dir",
-                self.root.display(),
-                found.node
-            );
-        }
-        if &found.machine != machine {
-            bail!(
-                "{} was made on another host (machine id {}, this one is {machine}): a copy is refused; \
-                 start with an empty data_dir and join anew",
-                self.root.display(),
-                found.machine
-            );
         }
         Ok(Some(found))
     }
@@ -172,6 +212,25 @@ fn keep(root: &Path, name: &str, bytes: &[u8], mode: u32) -> anyhow::Result<()> 
         File::open(root)?.sync_all()
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Keeps the epoch of the cluster that the node of a directory is about to enter.
+pub fn keep_epoch(root: &Path, epoch: Epoch) -> anyhow::Result<()> {
+    let path = root.join("identity");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut identity: Identity = serde_json::from_str(&text)?;
+    identity.epoch = epoch;
+    keep(root, "identity", (serde_json::to_string_pretty(&identity)? + "\n").as_bytes(), 0o644)
+}
+
+/// A new disk has held no lease yet.
+pub fn forget_lease_epoch(root: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(root.join("lease_epoch")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove lease_epoch from {}", root.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Keeps the epoch of the lease that is about to be used.
@@ -236,6 +295,8 @@ mod tests {
             raft_id: Some(RaftId(3)),
             disk: DiskId(draw(16)),
             machine: MachineId("m".to_owned()),
+            epoch: Epoch(1),
+            folder: None,
         }
     }
 
@@ -265,6 +326,23 @@ mod tests {
         assert!(other.contains("data of node n1"), "{other}");
         let copy = data.identity(&n1, &MachineId("x".to_owned())).unwrap_err().to_string();
         assert!(copy.contains("a copy is refused"), "{copy}");
+    }
+
+    #[test]
+    fn a_copied_directory_is_refused_and_a_moved_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, n1) = (MachineId("m".to_owned()), "n1".parse().unwrap());
+        let (first, moved, copy) =
+            (dir.path().join("first"), dir.path().join("moved"), dir.path().join("copy"));
+        let data = DataDir::open(&first).unwrap();
+        data.keep_identity(&Identity { folder: data.folder(), ..sample("n1") }).unwrap();
+        drop(data);
+        fs::rename(&first, &moved).unwrap();
+        assert!(DataDir::open(&moved).unwrap().identity(&n1, &here).is_ok());
+        fs::create_dir(&copy).unwrap();
+        fs::copy(moved.join("identity"), copy.join("identity")).unwrap();
+        let refused = DataDir::open(&copy).unwrap().identity(&n1, &here).unwrap_err().to_string();
+        assert!(refused.contains("is a copy of the data of n1"), "{refused}");
     }
 
     #[test]

@@ -24,12 +24,14 @@ use super::relay::Relay;
 use super::sightings::Sightings;
 use crate::host;
 use crate::raft::{RaftHandle, RaftRole, RaftStatus};
-use crate::transport::{Datagrams, Dialer};
+use crate::transport::{Datagrams, Dialer, Epochs};
 
 /// A running node's parts.
 pub(super) struct Inner {
     pub(super) options: NodeOptions,
     pub(super) identity: Identity,
+    /// The epoch it is in; whoever is behind is refused.
+    pub(super) epochs: Epochs,
     pub(super) raft_id: RaftId,
     /// What this node says of itself, but for what changes while it runs.
     pub(super) facts: NodeFacts,
@@ -52,6 +54,8 @@ pub(super) struct Inner {
     pub(super) terms: AtomicU64,
     /// When this node began to lead in its present term, if it does: term and moment.
     pub(super) leading: Mutex<Option<(u64, BootMs)>>,
+    /// Whom it follows in which term, and since when.
+    pub(super) following: Mutex<Option<(u64, u64, BootMs)>>,
     pub(super) works: Works,
     pub(super) dialer: Dialer,
     /// Without them a link that works one way reads as one that is down.
@@ -97,9 +101,18 @@ impl Inner {
         let acked =
             if leading { status.quorum_ack_age(now) } else { hold(&self.sightings).leader_acked(now) };
         let since = hold(&self.leading).filter(|(term, _)| leading && *term == status.term);
+        let followed = status.leader.filter(|_| !leading).map(|leader| (status.term, leader));
+        let followed_since = {
+            let mut following = hold(&self.following);
+            if following.map(|(term, leader, _)| (term, leader)) != followed {
+                *following = followed.map(|(term, leader)| (term, leader, now));
+            }
+            following.map(|(.., at)| at)
+        };
         RaftObserved {
             leading,
             leading_since: since.map(|(_, at)| at),
+            followed_since,
             leader: status.leader.and_then(|id| state.node_of(RaftId(id))).map(|(node, _)| node.clone()),
             term: status.term,
             applied: state.revision,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use quorate_core::command::{NodeAdmission, NodeFacts};
-use quorate_core::ids::{BootId, ClusterId, DiskId, Endpoint, MachineId, RaftId};
+use quorate_core::ids::{BootId, ClusterId, DiskId, Endpoint, Epoch, MachineId, RaftId};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::identity::{DataDir, Identity, draw};
+use super::identity::{self, DataDir, Identity, draw};
 use super::options::NodeOptions;
 use super::peers::{Addresses, CallError, failed, pack};
 use super::token::JoinToken;
@@ -72,7 +72,10 @@ pub(super) async fn place(
         raft_id: None,
         disk: DiskId(draw(16)),
         machine: machine.clone(),
+        epoch: Epoch(1),
+        folder: data.folder(),
     };
+    identity::forget_lease_epoch(data.root())?;
     if let Some(token) = token {
         let addresses = addresses(options, Some(&token));
         let identity = fresh(token.cluster.clone());
@@ -144,13 +147,13 @@ async fn join(
         let mut last = String::new();
         for address in &addresses {
             match ask(&ways, address, &register).await {
-                Ok(Registered { raft_id, members, settings, warning }) => {
+                Ok(Registered { raft_id, members, settings, warning, epoch }) => {
                     if let Some(why) = warning {
                         tracing::warn!("{why}");
                         // Whoever starts a node by hand looks at the terminal, not into its log.
                         eprintln!("warning: {why}");
                     }
-                    let identity = Identity { raft_id: Some(raft_id), ..identity };
+                    let identity = Identity { raft_id: Some(raft_id), epoch, ..identity };
                     data.keep_secret(&secret)?;
                     data.keep_identity(&identity)?;
                     let settings = Some(settings);

@@ -6,6 +6,7 @@
 //! heartbeat (every node) -> answer (leader) -> lease -> guard
 //! ```
 
+mod agree;
 mod announce;
 mod answer;
 mod audit;
@@ -28,6 +29,7 @@ mod port;
 mod propose;
 mod reach;
 mod relay;
+pub mod rescue;
 mod roads;
 mod run;
 mod server;
@@ -41,6 +43,6 @@ mod wire;
 
 pub use identity::{DataDir, Identity, LockNote};
 pub use options::NodeOptions;
-pub use run::{NodeArgs, run};
+pub use run::{NodeArgs, read_config, run};
 pub use start::Node;
 pub use token::{JoinToken, TokenError};

@@ -21,8 +21,10 @@ use super::inner::{Inner, hold};
 use super::peers::address;
 use super::token::JoinToken;
 use super::wire::{AskOutput, Down, Refusal, Up, decode, encode};
-use super::{answer, fencing, lone, output, propose, server, show};
-use crate::ports::{KvChanges, LoneFence, LoneFenced, NodePort, Output, RaftMember, RaftView, SubmitError};
+use super::{agree, answer, fencing, lone, output, propose, server, show};
+use crate::ports::{
+    Agreement, KvChanges, LoneFence, LoneFenced, NodePort, Output, RaftMember, RaftView, SubmitError,
+};
 use crate::raft::ChangeError;
 
 /// A handle on a running node.
@@ -87,9 +89,11 @@ impl NodePort for Port {
         let voters = status.voters.iter().map(|id| member(id, true));
         RaftView {
             role: status.role.as_str().to_owned(),
+            epoch: self.0.epochs.now(),
             term: status.term,
             leader: status.leader.map(RaftId),
             last_log: status.last_log,
+            last_log_term: self.0.raft.last_log().0,
             committed: status.committed,
             applied: status.applied,
             snapshot: status.snapshot,
@@ -111,6 +115,10 @@ impl NodePort for Port {
 
     fn fence_alone(&self, order: LoneFence) -> BoxFuture<'_, Result<LoneFenced, SubmitError>> {
         lone::fence(&self.0, order).boxed()
+    }
+
+    fn agree_to_recovery(&self, agreement: Agreement) -> BoxFuture<'_, Result<(), SubmitError>> {
+        agree::agree(&self.0, agreement).boxed()
     }
 
     fn logs(&self, slot: SlotId, tail: u32, follow: bool) -> BoxFuture<'_, Result<Output, SubmitError>> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quorate_core::command::{Command, Proposal};
 use quorate_core::ids::RaftId;
 use quorate_core::plan;
-use quorate_core::state::{Answer, State, codec};
+use quorate_core::state::{Answer, JOIN_ANEW, State, codec};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::inner::Inner;
@@ -65,6 +65,13 @@ pub(super) fn vet(inner: &Inner, proposal: &Bytes) -> Result<(), Refusal> {
 
 /// Where this node stands, for those who are refused.
 pub(super) fn quorum_words(inner: &Inner) -> String {
+    if let Some(ahead) = inner.epochs.ahead() {
+        let mine = inner.epochs.now();
+        return format!(
+            "the cluster went on without {} in epoch {ahead}, and its data is of epoch {mine}; {JOIN_ANEW}",
+            inner.me()
+        );
+    }
     let (now, status) = (inner.now(), inner.status.borrow());
     let heard = match status.leader_heard {
         Some(at) => format!("last heard from a leader {} ago", now.since(at)),

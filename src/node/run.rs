@@ -46,7 +46,7 @@ pub struct NodeArgs {
 
 /// Runs a node until it is told to end. `default_dir` is where its data lies if the file does not say.
 pub fn run(args: &NodeArgs, default_dir: &Path) -> anyhow::Result<()> {
-    let mut config = read(&args.config)?;
+    let mut config = read_config(&args.config)?;
     config.join.addresses.extend(args.join.iter().cloned());
     if let Some(token) = &args.token {
         config.join.token = Some(Secret(token.clone()));
@@ -86,7 +86,7 @@ pub fn run(args: &NodeArgs, default_dir: &Path) -> anyhow::Result<()> {
 }
 
 /// A node's file, with every error in it.
-fn read(path: &Path) -> anyhow::Result<Config> {
+pub fn read_config(path: &Path) -> anyhow::Result<Config> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = config::decode(&bytes).with_context(|| format!("{}", path.display()))?;
     config::parse(text).with_context(|| format!("{}", path.display()))

@@ -45,6 +45,7 @@ impl Cluster for ClusterServer {
     type HeartbeatStream = Packets;
 
     async fn heartbeat(&self, request: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
+        self.0.epochs.check(request.metadata())?;
         let mut packets = request.into_inner();
         let (up, from) = mpsc::channel::<Up>(16);
         let (to, down) = mpsc::channel::<Down>(16);
@@ -74,6 +75,7 @@ impl Cluster for ClusterServer {
         &self,
         request: Request<Streaming<Packet>>,
     ) -> Result<Response<Self::RelayStream>, Status> {
+        self.0.epochs.check(request.metadata())?;
         let (answers, out) = mpsc::channel(16);
         tokio::spawn(relay::serve(self.0.clone(), request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(out)))
@@ -82,6 +84,7 @@ impl Cluster for ClusterServer {
     type ReachStream = Packets;
 
     async fn reach(&self, request: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
+        self.0.epochs.check_probe(request.metadata())?;
         Ok(Response::new(Box::pin(reach::answer(self.0.clone(), request.into_inner()))))
     }
 }
@@ -124,7 +127,8 @@ pub(super) async fn register(
     let status = inner.status.borrow();
     let members = status.endpoints.iter().map(|(id, endpoints)| (RaftId(*id), endpoints.clone())).collect();
     let state = inner.state();
-    Ok(Registered { raft_id, members, settings: state.cluster.settings.clone(), warning: state.frailty() })
+    let (settings, warning) = (state.cluster.settings.clone(), state.frailty());
+    Ok(Registered { raft_id, members, settings, warning, epoch: inner.epochs.now() })
 }
 
 #[tonic::async_trait]
@@ -133,6 +137,7 @@ impl Bulk for BulkServer {
     type OutputStream = Packets;
 
     async fn state_folder(&self, request: Request<Packet>) -> Result<Response<Packets>, Status> {
+        self.0.epochs.check(request.metadata())?;
         let ask: AskState = unpack(request.get_ref())?;
         let pieces = transfer::serve(&self.0, ask)
             .ok_or_else(|| Status::resource_exhausted("too many state folders are being copied from here"))?;

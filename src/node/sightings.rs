@@ -56,7 +56,6 @@ impl Sightings {
     pub fn receive(&mut self, report: NodeReport, now: BootMs) -> bool {
         let before = self.heard.get(&report.node);
         let woke = before.is_none_or(|heard| matters(&heard.report, &report));
-        let changed = before.is_none_or(|heard| differs(&heard.report, &report));
         let echo_rose = match before {
             Some(heard) if heard.report.pid == report.pid && report.echo <= heard.report.echo => {
                 heard.echo_rose
@@ -64,13 +63,18 @@ impl Sightings {
             _ => now,
         };
         let answered = before.and_then(|heard| heard.answered);
-        let node = report.node.clone();
-        if changed {
+        self.note(Heard { received: now, answered, echo_rose, report });
+        woke
+    }
+
+    /// Keeps what was heard; whoever is passed it on is told if it shows anything new.
+    fn note(&mut self, heard: Heard) {
+        let node = heard.report.node.clone();
+        if self.heard.get(&node).is_none_or(|before| differs(&before.report, &heard.report)) {
             self.version += 1;
             self.versions.insert(node.clone(), self.version);
         }
-        self.heard.insert(node, Heard { received: now, answered, echo_rose, report });
-        woke
+        self.heard.insert(node, heard);
     }
 
     /// A process opens a stream for a node. Refused while another one speaks: two processes with one
@@ -107,7 +111,7 @@ impl Sightings {
             .heard
             .get(&report.node)
             .map_or((None, now, now), |heard| (heard.answered, heard.received, heard.echo_rose));
-        self.heard.insert(report.node.clone(), Heard { received, answered, echo_rose, report });
+        self.note(Heard { received, answered, echo_rose, report });
     }
 
     /// How long ago a quorum acknowledged the leader, by its last word here.
@@ -238,4 +242,63 @@ fn differs(old: &NodeReport, new: &NodeReport) -> bool {
         bare
     };
     bare(old) != bare(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_core::ids::BootId;
+    use quorate_core::observation::{FencingReport, GuardReport, NodeUsage};
+
+    const NOW: BootMs = BootMs(10_000);
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    fn report(beat: u64, pid: u32) -> NodeReport {
+        NodeReport {
+            node: node("n1"),
+            boot: BootId("boot".to_owned()),
+            lease_epoch: LeaseEpoch(1),
+            wants_rejoin: false,
+            heartbeat: beat,
+            echo: beat,
+            revision: Revision(20),
+            pid,
+            guard: GuardReport::default(),
+            usage: NodeUsage::default(),
+            executors: Vec::new(),
+            slots: BTreeMap::new(),
+            transfers: Vec::new(),
+            fencing: FencingReport::default(),
+        }
+    }
+
+    /// Whose reports a follower is passed next.
+    fn passed(sightings: &Sightings, told: &mut Told) -> Vec<u32> {
+        let news = sightings.news(told, &node("n2"), NOW, Revision(20), None);
+        news.reports.iter().map(|report| report.pid).collect()
+    }
+
+    #[test]
+    fn a_follower_is_passed_what_changed_and_only_that() {
+        let (mut sightings, mut told) = (Sightings::default(), Told::default());
+        assert!(sightings.receive(report(1, 7), NOW));
+        assert_eq!(passed(&sightings, &mut told), [7]);
+        assert!(!sightings.receive(report(2, 7), NOW));
+        assert!(passed(&sightings, &mut told).is_empty());
+        assert!(sightings.receive(report(3, 8), NOW));
+        assert_eq!(passed(&sightings, &mut told), [8]);
+    }
+
+    #[test]
+    fn what_a_leader_sees_of_itself_before_its_own_heartbeat_is_passed_on_too() {
+        let (mut sightings, mut told) = (Sightings::default(), Told::default());
+        sightings.receive(report(1, 7), NOW);
+        passed(&sightings, &mut told);
+        sightings.own(report(0, 8), NOW);
+        sightings.receive(report(2, 8), NOW);
+        assert_eq!(passed(&sightings, &mut told), [8]);
+    }
 }

@@ -35,7 +35,7 @@ use crate::layout::Layout;
 use crate::ports::{Executor, NodePort};
 use crate::probes::HostProbe;
 use crate::raft::{RaftLimits, RaftNode, RaftOptions, RaftTiming};
-use crate::transport::{self, Datagrams, Dialer, GuestLimits, Secret, SecretLayer, Serving};
+use crate::transport::{self, Datagrams, Dialer, Epochs, GuestLimits, Secret, SecretLayer, Serving};
 
 /// How long the guard may take to come up before the node gives up.
 const GUARD_WITHIN: Duration = Duration::from_secs(10);
@@ -167,8 +167,11 @@ fn build(
     let terms = options.config.settings.terms;
     let key = Secret::new(&secret)?;
     let silence = Duration::from_millis(timing.election_max.0 * 4);
+    let root = options.data_dir.clone();
+    let keep = move |epoch| identity::keep_epoch(&root, epoch).map_err(std::io::Error::other);
+    let (epochs, detours) = (Epochs::new(identity.epoch, Box::new(keep)), options.detours.clone());
     let dialer =
-        Dialer::detoured(identity.cluster.clone(), raft_id.0, key.clone(), silence, options.detours.clone());
+        Dialer::detoured(identity.cluster.clone(), raft_id.0, key.clone(), silence, detours, epochs.clone());
     for (id, endpoints) in &members {
         dialer.set(id.0, endpoints);
     }
@@ -248,6 +251,7 @@ fn build(
         granter: Mutex::new(LeaseGranter::default()),
         terms: AtomicU64::new(if held_until.is_some() { terms.number } else { 0 }),
         leading: Mutex::default(),
+        following: Mutex::default(),
         works,
         dialer,
         datagrams,
@@ -260,6 +264,7 @@ fn build(
         boot,
         facts,
         identity,
+        epochs,
         secret,
     });
     serve(work, &control, &inner, &raft, key, doors)?;
@@ -303,7 +308,7 @@ fn serve(
     let cluster = ClusterService::new(ClusterServer(inner.clone()))
         .max_decoding_message_size(MAX_BYTES)
         .max_encoding_message_size(MAX_BYTES);
-    let nodes = Routes::new(transport::peer_service(raft.inbox())).add_service(cluster);
+    let nodes = Routes::new(transport::peer_service(raft.inbox(), inner.epochs.clone())).add_service(cluster);
     let serving = Serving { guests, answer_within: NODES_WITHIN };
     let served = transport::serve(doors.bind, nodes, SecretLayer::new(key.clone()), serving, ended(inner));
     control.spawn(told("node-to-node", served));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_core::command::NodeAdmission;
 use quorate_core::ids::{
-    BootId, ClusterId, DiskId, Endpoint, MachineId, NodeId, OperationId, RaftId, Revision, SlotId,
+    BootId, ClusterId, DiskId, Endpoint, Epoch, MachineId, NodeId, OperationId, RaftId, Revision, SlotId,
 };
 use quorate_core::lease::LeaseAnswer;
 use quorate_core::observation::NodeReport;
@@ -129,6 +129,8 @@ pub struct Registered {
     pub settings: ClusterSettings,
     /// What whoever lets it join should know.
     pub warning: Option<String>,
+    /// The epoch the cluster is in.
+    pub epoch: Epoch,
 }
 
 /// What a node asks of the leader on behalf of its callers.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_core::command::{Command, Proposal};
-use quorate_core::ids::{ClusterId, Endpoint, NodeId, RaftId, RequestId, Revision, SlotId};
+use quorate_core::ids::{ClusterId, Endpoint, Epoch, NodeId, RaftId, RequestId, Revision, SlotId};
 use quorate_core::observation::FenceTest;
 use quorate_core::state::{Answer, KvChange, Preview, State};
 use quorate_core::view::ClusterView;
@@ -55,12 +55,16 @@ pub enum SubmitError {
 pub struct RaftView {
     /// `leader`, `follower`, `candidate`, `learner` or `stopped`.
     pub role: String,
+    /// The epoch of the cluster it is in.
+    pub epoch: Epoch,
     /// Its term.
     pub term: u64,
     /// Whom it takes for the leader.
     pub leader: Option<RaftId>,
     /// The last entry of its log.
     pub last_log: u64,
+    /// The term of that entry.
+    pub last_log_term: u64,
     /// The last entry known to be committed.
     pub committed: u64,
     /// The last entry applied.
@@ -90,6 +94,27 @@ pub struct RaftMember {
     pub lag: Option<u64>,
     /// Where it is reached.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// A new epoch that a survivor of a lost majority is to go on in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreement {
+    /// The cluster's name as the operator typed it.
+    pub confirm: String,
+    /// Why.
+    pub reason: String,
+    /// Which epoch.
+    pub epoch: Epoch,
+    /// With whose log it begins.
+    pub begun_by: NodeId,
+    /// Term and index of the last entry of that log.
+    pub last: (u64, u64),
+    /// All that go on.
+    pub survivors: Vec<NodeId>,
+    /// Who asks.
+    pub by: String,
+    /// Such as `cli@n1`.
+    pub from: String,
 }
 
 /// A node that is to be fenced by the one asked alone, without a quorum.
@@ -164,6 +189,10 @@ pub trait NodePort: Send + Sync + 'static {
 
     /// Fences a node from here without a quorum, on an operator's word. Refused where there is a quorum.
     fn fence_alone(&self, order: LoneFence) -> BoxFuture<'_, Result<LoneFenced, SubmitError>>;
+
+    /// Has this node go on in a later epoch alone, on an operator's word: from now on it refuses members of the
+    /// one it is in. Refused where it reaches a quorum or its log goes further.
+    fn agree_to_recovery(&self, agreement: Agreement) -> BoxFuture<'_, Result<(), SubmitError>>;
 
     /// The output of a slot from whichever node has it: the last `tail` lines (0: all that is kept), then
     /// new output as it comes if `follow`. Says which node it comes from.

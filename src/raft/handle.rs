@@ -143,6 +143,14 @@ pub struct RaftHandle {
 }
 
 impl RaftHandle {
+    /// Term and index of the last entry of this node's log; zeros before the first.
+    pub fn last_log(&self) -> (u64, u64) {
+        use openraft::async_runtime::WatchReceiver;
+        let metrics = self.shared.raft.data_metrics();
+        let last = metrics.borrow_watched().last_log;
+        last.map_or((0, 0), |id| (id.committed_leader_id().term, id.index))
+    }
+
     /// This node's raft id.
     pub fn id(&self) -> u64 {
         self.shared.id

@@ -16,6 +16,7 @@ mod node;
 mod notices;
 mod propose;
 mod reads;
+pub mod rescue;
 mod sled_disk;
 mod snapshots;
 mod status;

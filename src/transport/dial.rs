@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Endpoint as TonicEndpoint};
 use tower::service_fn;
 
 use super::detours::Detours;
+use super::epoch::Epochs;
 use super::link::Link;
 use super::road::{Roads, Socket};
 use super::secret::{Secret, WithSecret};
@@ -58,6 +59,7 @@ pub(super) struct Inner {
     pub me: u64,
     /// A connection that answers no ping for so long is given up.
     pub silence: Duration,
+    pub epochs: Epochs,
     secret: Secret,
     detours: Detours,
     table: Mutex<BTreeMap<u64, Arc<[Endpoint]>>>,
@@ -73,16 +75,17 @@ impl Dialer {
     /// that answers nothing, not even a ping, for `silence` is left for a new one, which may take
     /// another segment. About four of raft's longest elections, and a second at least, is good.
     pub fn new(cluster: ClusterId, me: u64, secret: Secret, silence: Duration) -> Self {
-        Self::detoured(cluster, me, secret, silence, Detours::default())
+        Self::detoured(cluster, me, secret, silence, Detours::default(), Epochs::default())
     }
 
-    /// The same, where some addresses are reached elsewhere than published.
+    /// The same, where some addresses are reached elsewhere than published, and in an epoch.
     pub fn detoured(
         cluster: ClusterId,
         me: u64,
         secret: Secret,
         silence: Duration,
         detours: Detours,
+        epochs: Epochs,
     ) -> Self {
         let (table, channels, links) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (roads, strikes) = (Mutex::default(), Mutex::default());
@@ -90,6 +93,7 @@ impl Dialer {
             cluster,
             me,
             silence,
+            epochs,
             secret,
             detours,
             table,
@@ -156,7 +160,10 @@ impl Dialer {
                 .http2_keep_alive_interval(self.0.silence / 2)
                 .keep_alive_timeout(self.0.silence / 2);
             let channel = about.connect_with_connector_lazy(connector);
-            InterceptedService::new(channel, WithSecret::new(self.0.secret.clone()))
+            InterceptedService::new(
+                channel,
+                WithSecret::new(self.0.secret.clone()).in_epoch(self.0.epochs.clone()),
+            )
         });
         made.clone()
     }

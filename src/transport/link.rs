@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use quorate_core::ids::Endpoint;
+use quorate_core::ids::{Endpoint, Epoch};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -60,7 +60,8 @@ impl PeerNet for Dialer {
     }
 }
 
-fn failure(peer: u64, status: &Status) -> PeerError {
+fn failure(dialer: &Dialer, peer: u64, status: &Status) -> PeerError {
+    dialer.inner().epochs.note(status);
     let reason = status.message().to_owned();
     match status.code() {
         Code::Unauthenticated | Code::FailedPrecondition | Code::PermissionDenied | Code::InvalidArgument => {
@@ -72,6 +73,7 @@ fn failure(peer: u64, status: &Status) -> PeerError {
 
 fn addressed<T>(dialer: &Dialer, peer: u64, message: T) -> Result<Request<T>, PeerError> {
     let inner = dialer.inner();
+    inner.epochs.may_send().map_err(|reason| PeerError::Refused { peer, reason })?;
     let mut request = Request::new(message);
     let metadata = request.metadata_mut();
     let cluster = inner.cluster.0.parse().map_err(|_| PeerError::Refused {
@@ -155,7 +157,7 @@ impl PeerLink for Link {
                     dialer.answered(peer, Lane::Raft);
                     Ok(answer.into_inner().body)
                 }
-                Ok(Err(status)) => Err(failure(peer, &status)),
+                Ok(Err(status)) => Err(failure(&dialer, peer, &status)),
                 Err(_) => {
                     dialer.unanswered(peer, Lane::Raft);
                     Err(timed_out(peer, within))
@@ -191,7 +193,7 @@ impl PeerLink for Link {
                     }
                 }
             };
-            answer.map(|answer| answer.into_inner().body).map_err(|status| failure(peer, &status))
+            answer.map(|answer| answer.into_inner().body).map_err(|status| failure(&dialer, peer, &status))
         })
     }
 }
@@ -218,11 +220,13 @@ fn timed_out(peer: u64, within: Duration) -> PeerError {
 
 async fn run(dialer: Dialer, peer: u64, mut jobs: mpsc::Receiver<Job>, stuck: Arc<AtomicBool>) {
     while let Some(first) = jobs.recv().await {
+        let opened = dialer.inner().epochs.now();
         let failed = match open(&dialer, peer).await {
             Ok((out, inbound)) => {
-                let mut session = Session { peer, out, pending: BTreeMap::new(), next: 0, stuck: &stuck };
+                let pending = BTreeMap::new();
+                let mut session = Session { peer, opened, out, pending, next: 0, stuck: &stuck };
                 session.send(first);
-                let ended = session.run(inbound, &mut jobs, dialer.inner().silence * STUCK).await;
+                let ended = session.run(inbound, &mut jobs, &dialer).await;
                 session.fail(&ended);
                 ended
             }
@@ -257,13 +261,15 @@ async fn open(dialer: &Dialer, peer: u64) -> Result<Open, PeerError> {
     let request = addressed(dialer, peer, ReceiverStream::new(outbound))?;
     match tokio::time::timeout(OPEN_WITHIN, client.stream(request)).await {
         Ok(Ok(answer)) => Ok((out, answer.into_inner())),
-        Ok(Err(status)) => Err(failure(peer, &status)),
+        Ok(Err(status)) => Err(failure(dialer, peer, &status)),
         Err(_) => Err(timed_out(peer, OPEN_WITHIN)),
     }
 }
 
 struct Session<'a> {
     peer: u64,
+    /// The epoch it was opened in; it ends with that.
+    opened: Epoch,
     out: mpsc::Sender<Frame>,
     /// Sent and not answered, with when they were sent.
     pending: BTreeMap<u64, (Answer, Instant)>,
@@ -314,9 +320,10 @@ impl Session<'_> {
         &mut self,
         mut inbound: Streaming<Frame>,
         jobs: &mut mpsc::Receiver<Job>,
-        silence: Duration,
+        dialer: &Dialer,
     ) -> PeerError {
-        let peer = self.peer;
+        let (peer, silence) = (self.peer, dialer.inner().silence * STUCK);
+        let (epochs, opened) = (&dialer.inner().epochs, self.opened);
         let mut heard = Instant::now();
         let mut check = tokio::time::interval(silence / 4);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -331,10 +338,14 @@ impl Session<'_> {
                     Ok(None) => {
                         return PeerError::Unreachable { peer, reason: "it closed its stream".to_owned() };
                     }
-                    Err(status) => return failure(peer, &status),
+                    Err(status) => return failure(dialer, peer, &status),
                 },
                 job = jobs.recv() => match job {
-                    Some(job) => self.send(job),
+                    Some(job) if epochs.holds(opened) => self.send(job),
+                    Some(_) => {
+                        let reason = "this node is in another epoch now".to_owned();
+                        return PeerError::Unreachable { peer, reason };
+                    }
                     None => {
                         return PeerError::Unreachable { peer, reason: "its link was dropped".to_owned() };
                     }

@@ -5,6 +5,7 @@
 mod datagram;
 mod detours;
 mod dial;
+mod epoch;
 mod guests;
 mod link;
 mod peer_service;
@@ -17,6 +18,7 @@ mod serve;
 pub use datagram::Datagrams;
 pub use detours::Detours;
 pub use dial::{Dialer, Lane, PeerChannel};
+pub use epoch::Epochs;
 pub use guests::{Guest, GuestLimits, Guests, PROBATION, Pass};
 pub use peer_service::peer_service;
 pub use secret::{Secret, SecretError, SecretLayer, WithSecret};

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::epoch::Epochs;
 use super::link::{CLUSTER_KEY, MAX_MESSAGE, TO_KEY};
 use super::proto::peer_server::{Peer, PeerServer};
 use super::proto::{CallAnswer, CallKind, CallRequest, Chunk, Frame};
@@ -26,8 +27,8 @@ const PENDING: usize = 256;
 const MAX_SNAPSHOT: usize = 1024 * 1024 * 1024;
 
 /// The service that delivers to `inbox`, for [`super::serve`].
-pub fn peer_service(inbox: Arc<dyn PeerInbox>) -> PeerServer<impl Peer> {
-    PeerServer::new(Delivery { inbox, snapshots: Semaphore::new(1) })
+pub fn peer_service(inbox: Arc<dyn PeerInbox>, epochs: Epochs) -> PeerServer<impl Peer> {
+    PeerServer::new(Delivery { inbox, epochs, snapshots: Semaphore::new(1) })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE)
 }
@@ -37,6 +38,7 @@ const SNAPSHOT_STALL: Duration = Duration::from_secs(15);
 
 struct Delivery {
     inbox: Arc<dyn PeerInbox>,
+    epochs: Epochs,
     snapshots: Semaphore,
 }
 
@@ -68,7 +70,7 @@ impl Delivery {
             let mine = self.inbox.id();
             return Err(Status::failed_precondition(format!("this is node {mine}, not {to:?}")));
         }
-        Ok(())
+        self.epochs.check(metadata)
     }
 }
 
@@ -82,7 +84,9 @@ impl Peer for Delivery {
     ) -> Result<Response<Self::StreamStream>, Status> {
         self.check(request.metadata())?;
         let (out, outbound) = mpsc::channel(PENDING);
-        tokio::spawn(deliver(self.inbox.clone(), request.into_inner(), out));
+        let (epochs, opened) = (self.epochs.clone(), self.epochs.now());
+        let holds = move || epochs.holds(opened);
+        tokio::spawn(deliver(self.inbox.clone(), holds, request.into_inner(), out));
         Ok(Response::new(ReceiverStream::new(outbound)))
     }
 
@@ -125,9 +129,11 @@ impl Peer for Delivery {
 
 type Delivered = Pin<Box<dyn Future<Output = (u64, Result<Bytes, InboxError>)> + Send>>;
 
-/// Delivers in the order of arrival, answers in the order of completion.
+/// Delivers in the order of arrival, answers in the order of completion; until this node is in another epoch than
+/// the stream was opened in.
 async fn deliver(
     inbox: Arc<dyn PeerInbox>,
+    holds: impl Fn() -> bool,
     mut inbound: Streaming<Frame>,
     out: mpsc::Sender<Result<Frame, Status>>,
 ) {
@@ -137,6 +143,9 @@ async fn deliver(
             Some(done) = pending.next(), if !pending.is_empty() => done,
             frame = inbound.message(), if pending.len() < PENDING => {
                 let Ok(Some(Frame { id, body, error: _, kind })) = frame else { return };
+                if !holds() {
+                    return;
+                }
                 let answer: BoxFuture<'static, Result<Bytes, InboxError>> = match CallKind::try_from(kind) {
                     Ok(CallKind::Confirm) => inbox.call(PeerCall::Confirm, body),
                     _ => inbox.append(body),

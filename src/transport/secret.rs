@@ -14,6 +14,7 @@ use tonic::service::Interceptor;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::epoch::Epochs;
 use super::guests::Pass;
 use super::seal::{SEAL_BYTES, is_seal, seal};
 
@@ -82,26 +83,38 @@ impl Secret {
     }
 }
 
-/// Puts the secret on each call of a client.
+/// Puts the secret on each call of a client and, between members, the epoch.
 #[derive(Debug, Clone)]
-pub struct WithSecret(Option<Secret>);
+pub struct WithSecret {
+    secret: Option<Secret>,
+    epochs: Option<Epochs>,
+}
 
 impl WithSecret {
     /// Calls made through it carry `secret`.
     pub fn new(secret: Secret) -> Self {
-        Self(Some(secret))
+        Self::if_known(Some(secret))
     }
 
     /// For a client that may not know the secret: without it, all but health is refused to its calls.
     pub fn if_known(secret: Option<Secret>) -> Self {
-        Self(secret)
+        Self { secret, epochs: None }
+    }
+
+    /// Calls made through it also say in which epoch they are made.
+    #[must_use]
+    pub fn in_epoch(self, epochs: Epochs) -> Self {
+        Self { epochs: Some(epochs), ..self }
     }
 }
 
 impl Interceptor for WithSecret {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
-        if let Some(secret) = &self.0 {
+        if let Some(secret) = &self.secret {
             request.metadata_mut().insert(HEADER, secret.header.clone());
+        }
+        if let Some(epochs) = &self.epochs {
+            epochs.stamp(request.metadata_mut());
         }
         Ok(request)
     }

@@ -3,6 +3,7 @@
 
 mod bmc;
 mod container;
+mod disaster;
 mod drain;
 mod fencing;
 mod holders;

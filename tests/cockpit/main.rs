@@ -3,4 +3,5 @@
 mod demo;
 mod own;
 mod screen;
+mod sim;
 mod tape;

@@ -111,7 +111,10 @@ fn one_round(cluster: &mut Cluster, reader: &mut Reader, round: u64, draw: &Draw
     for (service, at) in [(&low, dies), (&normal, stays), (&high, dies), (&critical, dies), (&kept, stays)] {
         cluster.await_home(reader, &service.slot(), at);
     }
-    // What the cut need not touch.
+    // What the cut need not touch: the bystanders, and what was deployed for this round. Services of the round before
+    // may have ended a moment ago.
+    let of_before =
+        |span: &&Span| !span.slot.starts_with("by-") && !span.slot.contains(&format!("-{round}/"));
     std::thread::sleep(draw.before);
     reader.catch_up(&cluster.records());
     let on = |at: usize, span: &&Span| span.node == cluster.name(at);
@@ -119,6 +122,7 @@ fn one_round(cluster: &mut Cluster, reader: &mut Reader, round: u64, draw: &Draw
         .runs
         .slots()
         .filter_map(|slot| reader.runs.of(slot).last())
+        .filter(|span| !of_before(span))
         .filter(|span| majority.iter().any(|at| on(*at, span)) && ms(span.last, boottime_ns()) < 500)
         .chain(reader.runs.of(&kept.slot()).last())
         .cloned()

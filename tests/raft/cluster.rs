@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,9 @@ use quorate::ports::{SnapshotJob, StateMachine};
 use quorate::raft::{
     ProposeError, RaftHandle, RaftLimits, RaftNode, RaftOptions, RaftRole, RaftStatus, RaftTiming,
 };
-use quorate::transport::{Dialer, GuestLimits, Secret, SecretLayer, Serving, bind, peer_service, serve};
+use quorate::transport::{
+    Dialer, Epochs, GuestLimits, Secret, SecretLayer, Serving, bind, peer_service, serve,
+};
 use quorate_core::ids::{ClusterId, Endpoint, Segment};
 use tokio::runtime::Runtime;
 use tonic::service::Routes;
@@ -85,6 +88,7 @@ pub struct Cluster {
     pub nodes: BTreeMap<u64, TestNode>,
     pub faults: Arc<Faults>,
     pub limits: RaftLimits,
+    root: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -93,10 +97,19 @@ impl Cluster {
         Self::with(count, RaftLimits::default())
     }
 
+    /// The same, with all folders below `root`.
+    pub fn on(root: &Path, count: u64) -> Self {
+        Self::made(Some(root.to_owned()), count, RaftLimits::default())
+    }
+
     pub fn with(count: u64, limits: RaftLimits) -> Self {
+        Self::made(None, count, limits)
+    }
+
+    fn made(root: Option<PathBuf>, count: u64, limits: RaftLimits) -> Self {
         let limits = RaftLimits { propose_within: Duration::from_secs(3), ..limits };
         let runtime = Runtime::new().unwrap();
-        let mut cluster = Self { runtime, nodes: BTreeMap::new(), faults: Arc::default(), limits };
+        let mut cluster = Self { runtime, nodes: BTreeMap::new(), faults: Arc::default(), limits, root };
         for id in 1..=count {
             cluster.add(id);
         }
@@ -118,7 +131,10 @@ impl Cluster {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = match &self.root {
+            Some(root) => tempfile::tempdir_in(root).unwrap(),
+            None => tempfile::tempdir().unwrap(),
+        };
         self.nodes.insert(id, TestNode { id, dir, journal: Journal::default(), address, raft: None });
         self.start(id);
     }
@@ -139,7 +155,7 @@ impl Cluster {
         let dir = node.dir.path().to_owned();
         let options = RaftOptions { id, cluster, dir, timing: TIMING, limits: self.limits };
         let raft = RaftNode::start(options, Box::new(Keeper(node.journal.clone())), net)?;
-        let routes = Routes::new(peer_service(raft.inbox()));
+        let routes = Routes::new(peer_service(raft.inbox(), Epochs::default()));
         let address = node.address;
         let runtime = raft.handle().runtime().clone();
         let serving = Serving { guests: GuestLimits { strangers: 64, known: 64 }, answer_within: PATIENCE };

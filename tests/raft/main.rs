@@ -6,5 +6,6 @@ mod crash;
 mod elections;
 mod faults;
 mod membership;
+mod power;
 mod reads;
 mod transport;

@@ -1,6 +1,8 @@
 //! Hundreds of seeded worlds against the real decisions: no invariant is ever broken, and the rare cases
 //! were truly met. A failure names the seed that shows it again: `quorate sim --seed N`.
 
+mod scenarios;
+
 use std::ops::Range;
 
 use quorate_core::sim::report::Report;
@@ -27,6 +29,11 @@ fn clean(seeds: Range<u64>) {
         Count::Crashes,
         Count::Reboots,
         Count::PowerLosses,
+        Count::ForcedQuorums,
+        Count::Restores,
+        Count::WritesLost,
+        Count::InventoriesTaken,
+        Count::FormerMembersRefused,
         Count::GuardKills,
         Count::TwinKills,
         Count::GuardFreezes,

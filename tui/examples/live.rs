@@ -26,24 +26,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         fixtures::drain(),
         fixtures::no_quorum(),
         fixtures::split(),
+        fixtures::fenced(),
+        fixtures::to_be_fenced(),
         fixtures::big(50, 500),
     ];
     for view in views.into_iter().map(Arc::new).cycle() {
         feed.send(Msg::View(view));
         while let Ok(out) = wanted.recv_timeout(Duration::from_secs(4)) {
             match out {
-                Out::Submit { id, .. } | Out::Demo { id, .. } => {
+                Out::Submit { id, .. } | Out::TestFence { id, .. } | Out::Demo { id, .. } => {
                     feed.send(Msg::CommandResult { id, outcome: Err("these are only pictures".into()) });
                 }
                 Out::Preview { id, .. } => {
                     let preview = Preview { revision: fixtures::healthy().revision, lines: Vec::new() };
                     feed.send(Msg::PlanPreview { id, outcome: Ok(preview) });
                 }
+                Out::Foresee { id, .. } => {
+                    feed.send(Msg::Foreseen { id, outcome: Ok(fixtures::foresight(1_204)) });
+                }
                 Out::Logs(LogRequest::Open { stream, slot, .. }) => {
                     let line = LogLine { slot, error: false, text: "a line".into() };
                     feed.send(Msg::LogLines { stream, lines: vec![line], ended: None });
                 }
-                Out::Logs(LogRequest::Close { .. }) | Out::Copy(_) | Out::Leave | Out::Quit => {}
+                Out::Logs(LogRequest::Close { .. }) | Out::Sim(_) | Out::Copy(_) | Out::Leave | Out::Quit => {
+                }
             }
         }
         if cockpit.is_finished() {

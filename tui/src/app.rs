@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quorate_core::ids::{NodeId, ServiceName};
 use quorate_core::spec::SpecDefaults;
 use quorate_core::view::{
-    ClusterKind, ClusterView, InstanceView, Level, NodeView, OperationView, ServiceView,
+    ClusterKind, ClusterView, InstanceView, Level, NodeState, NodeView, OperationView, ServiceView,
 };
 
 use crate::commands;
@@ -46,6 +46,7 @@ pub(crate) enum Screen {
     Events,
     Logs,
     Links,
+    Fencing,
 }
 
 /// A part of a screen that can have the focus.
@@ -53,6 +54,7 @@ pub(crate) enum Screen {
 pub(crate) enum Pane {
     Table(TableId),
     Facts,
+    Fences,
     Spec,
     Versions,
     Log,
@@ -113,6 +115,8 @@ pub struct App {
 /// Older answers than this many are not waited for any more.
 const MOST_ASKED: usize = 256;
 const NOTICE_MS: u64 = 8_000;
+/// From this height on an incident leaves room for the services and nodes.
+pub(crate) const ROOMY: u16 = 34;
 /// Older data than this is not trusted to be how things are.
 const STALE_MS: u64 = 5_000;
 
@@ -129,7 +133,7 @@ impl App {
             now_ms: 0,
             connection: Connection::Connecting { to: settings.attached_to.clone() },
             size: (80, 24),
-            place: Place { screen: Screen::Overview, focus: 2, scroll: 0 },
+            place: Place::at(Screen::Overview),
             trail: Vec::new(),
             tables: BTreeMap::new(),
             popups: Vec::new(),
@@ -200,12 +204,16 @@ impl App {
     /// The panes of the screen, in the order of the tab key.
     pub(crate) fn panes(&self) -> Vec<Pane> {
         let tables: &[TableId] = match self.place.screen {
+            // What a small screen leaves out of an incident has no focus either.
+            Screen::Overview if self.incident() && self.size.1 < ROOMY => {
+                &[TableId::Countdowns, TableId::Timeline, TableId::Running]
+            }
             Screen::Overview => &[
-                TableId::Countdowns,
-                TableId::TopNodes,
                 TableId::TopServices,
                 TableId::Running,
                 TableId::Timeline,
+                TableId::Countdowns,
+                TableId::TopNodes,
             ],
             Screen::Nodes => &[TableId::Nodes],
             Screen::Node(_) => {
@@ -227,14 +235,29 @@ impl App {
             Screen::Operations => &[TableId::Operations],
             Screen::Events => &[TableId::Events],
             Screen::Links => &[TableId::Links],
+            Screen::Fencing => return vec![Pane::Table(TableId::Fencing), Pane::Fences],
             Screen::Logs => return vec![Pane::Log],
         };
         tables.iter().copied().map(Pane::Table).collect()
     }
 
+    /// The pane in focus; one that has nothing to show hands it on.
     pub(crate) fn pane(&self) -> Pane {
         let panes = self.panes();
-        panes.get(self.place.focus).or_else(|| panes.last()).copied().unwrap_or(Pane::Log)
+        let from = self.place.focus.min(panes.len().saturating_sub(1));
+        let mut shown = panes.iter().cycle().skip(from).take(panes.len());
+        shown.find(|pane| crate::draw::shows(self, **pane)).or(panes.get(from)).copied().unwrap_or(Pane::Log)
+    }
+
+    /// Is the cluster apart, so that the first screen tells of that alone?
+    pub(crate) fn incident(&self) -> bool {
+        // A node that is proven off is no other side, however nobody reaches it.
+        let off = |node: &NodeId| self.node(node).is_some_and(|node| node.state == NodeState::Fenced);
+        let apart = |view: &ClusterView| {
+            view.links.sides.len() > 1
+                && view.links.sides.iter().any(|side| !side.mine && !side.nodes.iter().all(off))
+        };
+        self.view.as_ref().is_some_and(|view| apart(view))
     }
 
     pub(crate) fn about(&self) -> About {
@@ -263,7 +286,12 @@ impl App {
     pub(crate) fn refresh(&mut self) {
         let Some(view) = self.view.clone() else { return };
         let about = self.about();
-        for pane in self.panes() {
+        let mut panes = self.panes();
+        if self.place.screen == Screen::Overview {
+            // The first screen counts rows of tables that may have no focus.
+            panes.extend([Pane::Table(TableId::TopNodes), Pane::Table(TableId::TopServices)]);
+        }
+        for pane in panes {
             if let Pane::Table(id) = pane {
                 let ctx = self.ctx(&view);
                 self.tables.entry(id).or_insert_with(|| Table::new(id)).refresh(&about, &ctx);
@@ -294,7 +322,7 @@ impl App {
             context |= commands::PANES;
         }
         if self.place.screen == Screen::Logs {
-            return context | commands::LOG;
+            return context | commands::LOG | if self.simulated() { commands::SIM } else { 0 };
         }
         context |= match self.subject() {
             Subject::Node(_) => commands::NODE,
@@ -306,7 +334,15 @@ impl App {
         if self.view.as_ref().is_some_and(|view| view.cluster.kind == ClusterKind::Demo) {
             context |= commands::DEMO;
         }
+        if self.simulated() {
+            context |= commands::SIM;
+        }
         context
+    }
+
+    /// Is the cluster a simulated one?
+    fn simulated(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.cluster.kind == ClusterKind::Sim)
     }
 
     pub(crate) fn node(&self, name: &NodeId) -> Option<&NodeView> {

@@ -20,6 +20,9 @@ pub(crate) const DEMO: u16 = 128;
 /// There is more than one pane.
 pub(crate) const PANES: u16 = 256;
 
+/// The cluster is simulated.
+pub(crate) const SIM: u16 = 512;
+
 /// What it takes to confirm a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Risk {
@@ -57,6 +60,7 @@ pub(crate) enum Cmd {
     Events,
     Logs,
     Links,
+    Fencing,
     NextPane,
     PreviousPane,
     Down,
@@ -91,8 +95,16 @@ pub(crate) enum Cmd {
     Cordon,
     Undo,
     Fence,
+    TestFence,
     Attest,
     Cancel,
+    SimPause,
+    SimStep,
+    SimFaster,
+    SimSlower,
+    SimBack,
+    SimOn,
+    SimNode,
     ShowLogs,
     Follow,
     Search,
@@ -116,6 +128,8 @@ pub(crate) struct Entry {
     pub at: u16,
     /// All of these must hold.
     pub needs: u16,
+    /// None of these may hold.
+    pub without: u16,
     pub risk: Risk,
     /// What the footer says; empty keeps it out of there.
     pub short: &'static str,
@@ -124,11 +138,14 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub fn applies(&self, context: u16) -> bool {
-        self.at & (context | ANY) != 0 && self.needs & context == self.needs
+        self.at & (context | ANY) != 0 && self.needs & context == self.needs && self.without & context == 0
     }
 
     /// Can both apply at once? An object is of one type, and the log screen has no objects.
     pub fn meets(&self, other: &Entry) -> bool {
+        if self.needs & other.without != 0 || other.needs & self.without != 0 {
+            return false;
+        }
         self.at & ANY != 0 || other.at & ANY != 0 || self.at & other.at != 0
     }
 }
@@ -141,7 +158,7 @@ const fn looks(
     short: &'static str,
     help: &'static str,
 ) -> Entry {
-    Entry { cmd, name, keys, at, needs: 0, risk: Risk::Looks, short, help }
+    Entry { cmd, name, keys, at, needs: 0, without: 0, risk: Risk::Looks, short, help }
 }
 
 const fn acts(
@@ -153,7 +170,8 @@ const fn acts(
     short: &'static str,
     help: &'static str,
 ) -> Entry {
-    Entry { cmd, name, keys, at, needs: 0, risk, short, help }
+    // Nothing that is asked of a simulated cluster reaches it.
+    Entry { cmd, name, keys, at, needs: 0, without: SIM, risk, short, help }
 }
 
 const fn demo(
@@ -163,7 +181,17 @@ const fn demo(
     risk: Risk,
     help: &'static str,
 ) -> Entry {
-    Entry { cmd, name, keys, at: NODE, needs: DEMO, risk, short: "", help }
+    Entry { cmd, name, keys, at: NODE, needs: DEMO, without: 0, risk, short: "", help }
+}
+
+const fn sim(
+    cmd: Cmd,
+    name: &'static str,
+    keys: &'static [&'static str],
+    short: &'static str,
+    help: &'static str,
+) -> Entry {
+    Entry { cmd, name, keys, at: ANY, needs: SIM, without: 0, risk: Risk::Looks, short, help }
 }
 
 /// In the order in which help and footer list them.
@@ -182,6 +210,21 @@ pub(crate) const ALL: &[Entry] = &[
     looks(Cmd::Events, "events", &["5"], ANY, "", "what happened, newest first"),
     looks(Cmd::Logs, "logs", &["6"], ANY, "", "the output of a service's copies"),
     looks(Cmd::Links, "links", &["7"], ANY, "", "who reaches whom on each segment, and the sides of a split"),
+    looks(
+        Cmd::Fencing,
+        "fencing",
+        &["8"],
+        ANY,
+        "",
+        "how each node can be fenced, what is under way or blocked, and what was done",
+    ),
+    sim(Cmd::SimPause, "sim-pause", &["space"], "pause", "let the simulated world stand still, or go on"),
+    sim(Cmd::SimStep, "sim-step", &["."], "step", "to the next thing that happens, and stand still there"),
+    sim(Cmd::SimFaster, "sim-faster", &["+"], "", "play the world faster"),
+    sim(Cmd::SimSlower, "sim-slower", &["-"], "", "play the world slower"),
+    sim(Cmd::SimBack, "sim-back", &["["], "", "two seconds back: the world is played again until there"),
+    sim(Cmd::SimOn, "sim-on", &["]"], "", "two seconds on"),
+    sim(Cmd::SimNode, "sim-node", &["v"], "node", "look from the next node"),
     looks(Cmd::NextPane, "next-pane", &["tab"], PANES, "pane", "to the next pane of this screen"),
     looks(Cmd::PreviousPane, "previous-pane", &["backtab"], PANES, "", "to the pane before"),
     looks(Cmd::Down, "down", &["j", "down"], ANY, "", "one row down"),
@@ -243,6 +286,14 @@ pub(crate) const ALL: &[Entry] = &[
         "end the cordon and the drain of this node",
     ),
     acts(Cmd::Fence, "fence", &["F"], NODE, Risk::NameReason, "fence", "power this node off and prove it"),
+    looks(
+        Cmd::TestFence,
+        "fence-test",
+        &["t"],
+        NODE,
+        "",
+        "ask this node's fence devices for its power state; nothing is switched",
+    ),
     acts(
         Cmd::Attest,
         "attest",
@@ -279,8 +330,11 @@ pub(crate) const ALL: &[Entry] = &[
     ),
     looks(Cmd::Sort, "sort", &["o"], LIST, "sort", "sort by the next column"),
     looks(Cmd::SortReverse, "sort-reverse", &["O"], LIST, "", "turn the order around"),
-    looks(Cmd::Mark, "mark", &["space"], LIST, "", "mark for a command on several at once"),
-    looks(Cmd::Unmark, "unmark", &["U"], LIST, "", "unmark all"),
+    Entry {
+        without: SIM,
+        ..looks(Cmd::Mark, "mark", &["space"], LIST, "", "mark for a command on several at once")
+    },
+    Entry { without: SIM, ..looks(Cmd::Unmark, "unmark", &["U"], LIST, "", "unmark all") },
     looks(Cmd::Follow, "follow", &["f"], LOG, "follow", "stay at the newest line, or do not"),
     looks(Cmd::Search, "search", &["/"], LOG, "search", "find a text in the log"),
     looks(Cmd::SearchNext, "search-next", &["n"], LOG, "next", "the next line with it"),

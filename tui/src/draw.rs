@@ -16,6 +16,7 @@ use crate::rows::{self, Row, level_glyph, level_role};
 use crate::screens;
 use crate::table::TableId;
 use crate::theme::Role;
+use crate::widgets::table;
 use crate::words;
 
 /// What a drawing leaves beside the picture.
@@ -66,6 +67,7 @@ fn whole(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
     let (top, rest) = split_top(rest, (lines.len() as u16).min(room));
     canvas.lines(top, &lines, 0);
     let (body, _) = split_top(rest, rest.height.saturating_sub(1));
+    let body = ways_out(canvas, body, app, view);
     let body = under_cursor(canvas, body, app, view);
     match &app.place.screen {
         Screen::Overview => screens::overview::draw(canvas, body, app, view),
@@ -77,6 +79,7 @@ fn whole(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
         Screen::Events => screens::lists::events(canvas, body, app, view),
         Screen::Logs => screens::logs::draw(canvas, body, app),
         Screen::Links => screens::links::draw(canvas, body, app, view),
+        Screen::Fencing => screens::fencing::draw(canvas, body, app, view),
     }
     footer(canvas, area, app);
 }
@@ -94,7 +97,12 @@ fn under_cursor(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterVi
         }
         Row::Instance(i) => (format!("{}: {}", i.slot, i.why.verdict), popups::why::next(&i.why, ctx.age_ms)),
         Row::Operation(o) => (rows::operations::note_text(o), Vec::new()),
-        Row::Countdown(_) => return area,
+        Row::Countdown(c) if area.width >= table::TALL_BELOW => (
+            format!("{} {}: {}; {}", c.subject, c.action, c.why, rows::countdowns::then_text(c, &ctx)),
+            Vec::new(),
+        ),
+        // The details stand below already.
+        Row::Fencing(_) | Row::Countdown(_) => return area,
         Row::Event(e) => (format!("{}: {}", e.subject, e.text), Vec::new()),
         Row::Link(l) => (rows::links::pair(l, &view.links, ctx.age_ms), Vec::new()),
     };
@@ -111,13 +119,48 @@ fn under_cursor(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterVi
     above
 }
 
+/// While something is badly wrong, above the keys: what is safe to do next, and what is not. Returns what is left
+/// above.
+fn ways_out(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) -> Rect {
+    let trouble = app.incident() || !view.standing.quorum || view.verdict.level == Level::Critical;
+    if !trouble || area.height < 12 {
+        return area;
+    }
+    let (above, bar) = split_top(area, area.height - 1);
+    let context = app.context();
+    let mut spans = vec![canvas.span(" Safe: ", Role::Ok)];
+    let mut add = |cmds: &[(Cmd, &str)], role: Role| {
+        for (cmd, word) in cmds.iter().filter(|(cmd, _)| commands::entry(*cmd).applies(context)) {
+            let key = app.keymap.keys_of(*cmd).into_iter().next().unwrap_or_default();
+            spans.push(canvas.span(key, role));
+            spans.push(canvas.span(format!(" {word}  "), Role::Dim));
+        }
+    };
+    let safe = [(Cmd::Links, "links"), (Cmd::Fencing, "fencing"), (Cmd::Why, "why"), (Cmd::Copy, "copy")];
+    add(&safe, Role::Key);
+    if view.standing.quorum {
+        let fence = app.keymap.keys_of(Cmd::Fence).into_iter().next().unwrap_or_default();
+        let attest = app.keymap.keys_of(Cmd::Attest).into_iter().next().unwrap_or_default();
+        spans.push(canvas.span(" Dangerous, asks: ", Role::Warning));
+        spans.push(canvas.span(format!("{fence} fence  {attest} attest"), Role::Base));
+    } else {
+        spans.push(canvas.span(" No quorum: changes are refused", Role::Warning));
+    }
+    canvas.line(bar, 0, &Line::from(spans));
+    above
+}
+
 /// What whoever started the cockpit has to say; not where there is no room for it.
 fn line(canvas: &mut Canvas<'_>, area: Rect, app: &App) -> Rect {
     if app.line.is_empty() || area.height < 12 {
         return area;
     }
     let width = usize::from(area.width.saturating_sub(2));
-    let most = if area.height < 30 { 2 } else { 3 };
+    let most = match area.height {
+        0..30 if app.incident() => 1,
+        0..30 => 2,
+        _ => 3,
+    };
     let lines: Vec<String> = words::wrap(&words::clean(&app.line), width).into_iter().take(most).collect();
     let (top, rest) = split_top(area, lines.len() as u16);
     for (row, text) in lines.iter().enumerate() {
@@ -137,12 +180,15 @@ fn header(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
     };
     let leads = if s.leader.as_ref() == Some(&view.me) {
         match s.quorum_ack_age_ms.map(|ms| ms + app.age_ms()) {
-            Some(ms) if ms < words::FRESH_MS => ", leader (quorum acked)".to_owned(),
-            Some(ms) => format!(", leader? (last quorum ack {} ago)", words::span(ms)),
+            Some(ms) if s.quorum && ms < words::FRESH_MS => ", leader (quorum acked)".to_owned(),
+            Some(ms) => format!(", leader? (quorum ack {} ago)", words::span(ms)),
             None => ", leader? (no quorum ack)".to_owned(),
         }
     } else {
-        s.leader.as_ref().map_or_else(|| ", no leader".to_owned(), |leader| format!(", leader {leader}"))
+        let doubt = if s.quorum { "" } else { "? (not heard)" };
+        s.leader
+            .as_ref()
+            .map_or_else(|| ", no leader".to_owned(), |leader| format!(", leader {leader}{doubt}"))
     };
     let age = app.data_age_ms(view);
     let mut right = Vec::new();
@@ -160,15 +206,17 @@ fn header(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
     });
     let right = format!("{} ", right.join("  "));
     let sep = canvas.glyphs().separator;
-    let side = if s.quorum { "" } else { "NO QUORUM: " };
+    let side = if s.quorum || s.sentence.contains("NO QUORUM") { "" } else { "NO QUORUM: " };
     let long = format!(" {kind}{} {sep} on {}{leads} {sep} {side}{}", view.cluster.name, view.me, s.sentence);
+    // Where it is cut, it is the role that goes: whether this side decides comes first.
     let short = format!(
-        " {kind}{} {sep} on {}{leads} {sep} {} {}/{} voters",
+        " {kind}{} {sep} on {} {sep} {} {}/{} voters{}",
         view.cluster.name,
         view.me,
         if s.quorum { "quorum" } else { "NO QUORUM" },
         s.voters_heard,
-        s.voters
+        s.voters,
+        if s.quorum { &leads } else { "" }
     );
     let room = usize::from(area.width).saturating_sub(right.width() + 1);
     let mut lefts = vec![long, short];
@@ -221,11 +269,18 @@ fn verdict(canvas: &Canvas<'_>, app: &App, view: &ClusterView, width: usize) -> 
     let head = format!(" {} {}{doubt}: ", level_glyph(shown, canvas.glyphs()), word.to_uppercase());
     let inset = " ".repeat(3);
     let text = format!("{}{}", head.trim_start(), words::clean(&v.sentence));
-    for (at, part) in words::wrap(&text, width.saturating_sub(4)).into_iter().enumerate().take(2) {
+    // In an incident the sides and the timeline tell of the links; the sentence has their line.
+    let most = if app.incident() { 3 } else { 2 };
+    let mut parts = words::wrap(&text, width.saturating_sub(4));
+    if parts.len() > most {
+        parts.truncate(most);
+        parts[most - 1].push_str(canvas.glyphs().cut);
+    }
+    for (at, part) in parts.into_iter().enumerate() {
         let lead = if at == 0 { " ".to_owned() } else { inset.clone() };
         out.push(Line::styled(format!("{lead}{part}"), canvas.style(role)));
     }
-    if let Some(link) = view.links.verdicts.first() {
+    if let Some(link) = view.links.verdicts.first().filter(|_| !app.incident()) {
         let because = link.evidence.first().map_or_else(String::new, |e| format!(": {}", words::clean(e)));
         let text = format!("{}{because}", screens::links::headline(link, app.age_ms()));
         let text = words::fit(&text, width.saturating_sub(3), canvas.glyphs().cut);
@@ -300,6 +355,7 @@ pub(crate) fn text_lines(app: &App) -> usize {
         (Screen::Node(node), Pane::Facts, Some(view)) => {
             view.nodes.get(node).map_or(0, |n| screens::node::facts(&app.theme, n, width).len())
         }
+        (Screen::Fencing, _, Some(view)) => screens::fencing::text_lines(app, view, width),
         (Screen::Service(service), Pane::Spec, _) => {
             app.service(service).map_or(0, |s| s.spec.to_yaml().lines().count())
         }

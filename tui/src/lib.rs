@@ -31,7 +31,10 @@ pub use app::{App, Settings};
 pub use commands::reference;
 pub use draw::{Drawn, draw};
 pub use feed::Feed;
-pub use msg::{Connection, DemoAction, LogLine, LogRequest, Msg, Out, Preview, PreviewLine};
+pub use msg::{
+    Ahead, Connection, DemoAction, Foresight, LogLine, LogRequest, Loss, Msg, Out, Preview, PreviewLine,
+    SimAction,
+};
 pub use run::{Cockpit, Ended};
 pub use theme::{Depth, Surroundings, Theme, ThemeError};
 pub use update::update;

@@ -40,9 +40,16 @@ pub enum Msg {
         /// The planner's answer, or why there is none.
         outcome: Result<Preview, String>,
     },
+    /// What fencing a node would lead to.
+    Foreseen {
+        /// The number given in [`Out::Foresee`].
+        id: u64,
+        /// The planner's answer, or why there is none.
+        outcome: Result<Foresight, String>,
+    },
     /// What became of something asked for.
     CommandResult {
-        /// The number given in [`Out::Submit`] or [`Out::Demo`].
+        /// The number given in [`Out::Submit`], [`Out::TestFence`] or [`Out::Demo`].
         id: u64,
         /// In words: what was accepted, or why it was not.
         outcome: Result<String, String>,
@@ -109,6 +116,49 @@ pub struct PreviewLine {
     pub text: String,
 }
 
+/// What the planner makes of fencing a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foresight {
+    /// The State it was worked out on; the deed is bound to it.
+    pub revision: Revision,
+    /// The copies that lose their node, the most important first.
+    pub loses: Vec<Loss>,
+    /// What would be done, in order.
+    pub actions: Vec<String>,
+    /// What would wait, and for what.
+    pub waiting: Vec<String>,
+    /// What happens by itself if nothing is asked for.
+    pub otherwise: Vec<Ahead>,
+    /// What is left of the quorum.
+    pub quorum: String,
+}
+
+/// A copy that loses its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// Which, as `SERVICE/ORDINAL`.
+    pub slot: String,
+    /// `critical`, `high`, `normal` or `low`.
+    pub priority: String,
+    /// May no second one run?
+    pub exclusive: bool,
+    /// Does it keep state on that node alone?
+    pub state: bool,
+    /// Where it starts instead, if anywhere.
+    pub to: Option<String>,
+    /// Why there, or why nowhere.
+    pub because: String,
+}
+
+/// One thing ahead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ahead {
+    /// After how long; `None` for what no time ends.
+    pub after_ms: Option<u64>,
+    /// What.
+    pub what: String,
+}
+
 /// Something to be done by others.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Out {
@@ -128,6 +178,20 @@ pub enum Out {
         /// The spec's text.
         spec: String,
     },
+    /// Ask the planner what fencing a node would lead to.
+    Foresee {
+        /// Comes back in [`Msg::Foreseen`].
+        id: u64,
+        /// Which one.
+        node: NodeId,
+    },
+    /// Ask the fence devices of a node for its power state; nothing is switched.
+    TestFence {
+        /// Comes back in [`Msg::CommandResult`].
+        id: u64,
+        /// Which one.
+        node: NodeId,
+    },
     /// Open or close a log.
     Logs(LogRequest),
     /// Steer a node of the demo.
@@ -139,6 +203,8 @@ pub enum Out {
         /// Which one.
         node: NodeId,
     },
+    /// Steer the world that is played.
+    Sim(SimAction),
     /// Put text into the terminal's clipboard.
     Copy(String),
     /// Leave the cockpit; the node runs on.
@@ -183,6 +249,25 @@ pub enum DemoAction {
     Heal,
     /// Start it again.
     Restart,
+}
+
+/// What can be done with a world that is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SimAction {
+    /// Let it stand still, or go on.
+    Pause,
+    /// Go on to the next thing worth telling, and stand still there.
+    Step,
+    /// Play it faster.
+    Faster,
+    /// Play it slower.
+    Slower,
+    /// Go back a little.
+    Back,
+    /// Jump on a little.
+    On,
+    /// Look from the next node.
+    NextNode,
 }
 
 impl DemoAction {

@@ -182,7 +182,13 @@ fn turn<W: io::Write>(
                     }
                     Out::Leave => Some(Ended::Left),
                     Out::Quit => Some(Ended::Quit),
-                    Out::Submit { .. } | Out::Preview { .. } | Out::Logs(_) | Out::Demo { .. } => None,
+                    Out::Submit { .. }
+                    | Out::Preview { .. }
+                    | Out::Foresee { .. }
+                    | Out::TestFence { .. }
+                    | Out::Logs(_)
+                    | Out::Demo { .. }
+                    | Out::Sim(_) => None,
                 };
                 // Whoever listened is gone: so is the reason to go on.
                 if outs.send(out).is_err() {

@@ -19,7 +19,11 @@ pub(crate) fn of(view: &ClusterView) -> String {
         view.standing.sentence.clone(),
     ];
     for c in view.countdowns.iter().take(20) {
-        let when = c.in_ms.map_or_else(|| "waits".into(), |ms| format!("in {}", words::left(ms)));
+        let when = match c.in_ms {
+            _ if c.done => "done".into(),
+            None => "waits".into(),
+            Some(ms) => format!("in {}", words::left(ms)),
+        };
         out.push(format!("- {when}: {} {} ({}); {}", c.subject, c.action, c.why, c.then));
     }
     for n in view.nodes.values().filter(|n| nodes::level(n) > Level::Ok).take(20) {

@@ -27,6 +27,7 @@ pub(crate) enum TableId {
     Operations,
     Events,
     Links,
+    Fencing,
 }
 
 impl TableId {
@@ -41,6 +42,7 @@ impl TableId {
                 Kind::Events
             }
             TableId::Links => Kind::Links,
+            TableId::Fencing => Kind::Fencing,
         }
     }
 }
@@ -106,8 +108,8 @@ impl Table {
             }
         }
         self.rows = rows;
-        // At the top of the events the newest one is looked at, whichever that is.
-        let newest = self.at == 0 && self.id.kind() == Kind::Events;
+        // At the top of the events the newest one is looked at, whichever that is; of what is ahead, the soonest.
+        let newest = self.at == 0 && matches!(self.id.kind(), Kind::Events | Kind::Countdowns);
         let id = self.selected.as_ref().filter(|_| !newest);
         let found = id.and_then(|id| self.rows.iter().position(|row| row.is(id)));
         self.select(found.unwrap_or(self.at));
@@ -191,6 +193,11 @@ fn collect(id: TableId, about: &About, view: &ClusterView) -> Vec<Row> {
             });
             list
         }
+        TableId::Fencing => {
+            let mut list: Vec<_> = view.nodes.values().cloned().collect();
+            list.sort_by_cached_key(|n| rows::fencing::order(n, view));
+            list.into_iter().map(Row::Fencing).collect()
+        }
         TableId::Running | TableId::Operations => operations(id == TableId::Running, view),
         TableId::Timeline | TableId::Events => events(view, |_| true),
         TableId::Links => {
@@ -237,8 +244,18 @@ fn operations(running_only: bool, view: &ClusterView) -> Vec<Row> {
     keyed.into_values().collect()
 }
 
+/// Newest first, with what is in no log at its place in time.
 fn events(view: &ClusterView, keep: impl Fn(&EventView) -> bool) -> Vec<Row> {
-    view.events.iter().rev().filter(|event| keep(event)).cloned().map(Row::Event).collect()
+    let mut seen = view.sightings.iter().rev().filter(|event| keep(event)).peekable();
+    let mut rows = Vec::new();
+    for event in view.events.iter().rev().filter(|event| keep(event)) {
+        while let Some(newer) = seen.next_if(|one| one.at >= event.at) {
+            rows.push(Row::Event(newer.clone()));
+        }
+        rows.push(Row::Event(event.clone()));
+    }
+    rows.extend(seen.cloned().map(Row::Event));
+    rows
 }
 
 fn concerns(event: &EventView, about: &About) -> bool {

@@ -9,7 +9,7 @@ use crate::app::{App, Pane, Place, Screen};
 use crate::commands::{self, Cmd};
 use crate::input::Input;
 use crate::keymap::{Chord, Found};
-use crate::msg::{Connection, LogRequest, Msg, Out};
+use crate::msg::{Connection, LogRequest, Msg, Out, SimAction};
 use crate::popups::help::Help;
 use crate::popups::palette::Palette;
 use crate::popups::prompt::{For, Prompt};
@@ -44,7 +44,7 @@ pub fn update(app: &mut App, msg: Msg) -> Vec<Out> {
                 app.received_ms = app.now_ms;
                 app.refresh();
             }
-            Vec::new()
+            popups::fence::ask_again(app)
         }
         Msg::Connection(connection) => {
             if matches!(connection, Connection::Attached { .. }) && connection != app.connection {
@@ -72,6 +72,11 @@ pub fn update(app: &mut App, msg: Msg) -> Vec<Out> {
                 editor.asked = None;
                 editor.plan = Some(outcome);
             }
+            app.asked.remove(&id);
+            Vec::new()
+        }
+        Msg::Foreseen { id, outcome } => {
+            popups::fence::foreseen(app, id, outcome);
             app.asked.remove(&id);
             Vec::new()
         }
@@ -116,7 +121,7 @@ fn tick(app: &mut App) -> Vec<Out> {
         Some(Popup::Editor(editor)) => editor.due(now),
         _ => None,
     };
-    let Some(spec) = due else { return Vec::new() };
+    let Some(spec) = due else { return popups::fence::ask_again(app) };
     let id = app.next_id("the plan".into());
     if let Some(Popup::Editor(editor)) = app.popups.last_mut() {
         editor.asked = Some(id);
@@ -183,6 +188,7 @@ pub(crate) fn run(app: &mut App, cmd: Cmd, by: Chord) -> Vec<Out> {
         Cmd::Events => go(app, Screen::Events),
         Cmd::Logs => go(app, Screen::Logs),
         Cmd::Links => go(app, Screen::Links),
+        Cmd::Fencing => go(app, Screen::Fencing),
         Cmd::NextPane => focus(app, 1),
         Cmd::PreviousPane => focus(app, -1),
         Cmd::Down => step(app, 1),
@@ -220,6 +226,13 @@ pub(crate) fn run(app: &mut App, cmd: Cmd, by: Chord) -> Vec<Out> {
             return app.view.as_ref().map(|view| Out::Copy(summary::of(view))).into_iter().collect();
         }
         Cmd::Leave => return actions::leave(app, by),
+        Cmd::SimPause => return vec![Out::Sim(SimAction::Pause)],
+        Cmd::SimStep => return vec![Out::Sim(SimAction::Step)],
+        Cmd::SimFaster => return vec![Out::Sim(SimAction::Faster)],
+        Cmd::SimSlower => return vec![Out::Sim(SimAction::Slower)],
+        Cmd::SimBack => return vec![Out::Sim(SimAction::Back)],
+        Cmd::SimOn => return vec![Out::Sim(SimAction::On)],
+        Cmd::SimNode => return vec![Out::Sim(SimAction::NextNode)],
         Cmd::ShowLogs => return actions::show_logs(app),
         Cmd::Follow => {
             app.logs.back = if app.logs.following() { 1.min(app.logs.lines.len()) } else { 0 };
@@ -241,6 +254,7 @@ pub(crate) fn run(app: &mut App, cmd: Cmd, by: Chord) -> Vec<Out> {
         | Cmd::Cordon
         | Cmd::Undo
         | Cmd::Fence
+        | Cmd::TestFence
         | Cmd::Attest
         | Cmd::Cancel
         | Cmd::DemoKill
@@ -259,8 +273,7 @@ pub(crate) fn go(app: &mut App, screen: Screen) {
     if app.place.screen == screen {
         return;
     }
-    let focus = if screen == Screen::Overview { 2 } else { 0 };
-    let before = std::mem::replace(&mut app.place, Place { focus, ..Place::at(screen) });
+    let before = std::mem::replace(&mut app.place, Place::at(screen));
     app.trail.push(before);
     if app.trail.len() > LONGEST_TRAIL {
         app.trail.remove(0);
@@ -292,7 +305,7 @@ fn step(app: &mut App, by: isize) {
             }
         }
         Pane::Log => app.logs.scroll(by.saturating_neg()),
-        Pane::Facts | Pane::Spec | Pane::Versions => {
+        Pane::Facts | Pane::Fences | Pane::Spec | Pane::Versions => {
             let most = draw::text_lines(app).saturating_sub(1);
             app.place.scroll = app.place.scroll.saturating_add_signed(by).min(most);
         }
@@ -337,7 +350,7 @@ fn back(app: &mut App) {
         app.place = place;
         app.refresh();
     } else if app.place.screen != Screen::Overview {
-        app.place = Place { focus: 2, ..Place::at(Screen::Overview) };
+        app.place = Place::at(Screen::Overview);
         app.refresh();
     }
 }

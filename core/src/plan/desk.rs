@@ -89,6 +89,16 @@ impl<'a> Desk<'a> {
         self.decided.insert(slot.clone())
     }
 
+    /// May this claim's copy be stopped so that another takes its room? Not what is on its way already, nor what an
+    /// operation has in hand.
+    pub fn may_yield(&self, slot: &SlotId, claim: &Claim) -> bool {
+        claim.stop.is_none()
+            && !self.moving.contains_key(slot)
+            && !self.decided.contains(slot)
+            && !self.disturbed.contains(slot)
+            && !self.ends(slot, claim)
+    }
+
     /// Takes an operation one step on.
     pub fn advance(&mut self, operation: OperationId, record: &Operation, step: OperationStep) {
         self.command(Command::Advance { operation, from: record.step, step });

@@ -2,18 +2,27 @@
 //! evidence, and slots that are not exclusive and whose node is lost. The important ones choose first.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use super::desk::Desk;
 use super::placement::{Wish, place};
-use super::recovery;
+use super::{preemption, recovery};
 use crate::command::Command;
 use crate::ids::{NodeId, OperationId, ServiceName, SlotId};
-use crate::state::{Claim, ServiceRecord, Subject, WaitCause};
+use crate::state::{Claim, EndedClaim, OperationKind, ServiceRecord, Subject, WaitCause};
 
 /// Grants what can be granted.
 pub(super) fn plan(desk: &mut Desk<'_>) {
     let mut services: Vec<(&ServiceName, &ServiceRecord)> = desk.state.services.iter().collect();
-    services.sort_by_key(|(name, service)| (Reverse(service.spec.priority), *name));
+    // Of equals those that a rollout has just stopped: whoever waited longer must not take their room meanwhile.
+    let rolling: BTreeSet<&ServiceName> = desk
+        .running()
+        .filter_map(|(_, operation)| match &operation.kind {
+            OperationKind::Rollout(rollout) => Some(&rollout.service),
+            _ => None,
+        })
+        .collect();
+    services.sort_by_key(|(name, service)| (Reverse(service.spec.priority), !rolling.contains(name), *name));
     for (name, service) in services {
         if let Some(why) = settling(desk, name, service) {
             for slot in
@@ -81,14 +90,22 @@ fn held_back(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord) -> boo
 }
 
 fn fill(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord) {
-    let before =
-        desk.state.slots.get(slot).and_then(|record| record.last_ended.as_ref()).map(|end| &end.node);
+    let same_disk =
+        |end: &&EndedClaim| desk.record(&end.node).is_some_and(|record| record.raft_id == end.raft_id);
+    let before = desk
+        .state
+        .slots
+        .get(slot)
+        .and_then(|record| record.last_ended.as_ref())
+        .filter(same_disk)
+        .map(|end| &end.node);
     let wish = Wish { before, ..Wish::anywhere(slot, &service.spec) };
     match place(desk, &wish) {
         Ok(choice) => grant(desk, slot, service, &choice.node, None, choice.because),
-        Err(refusals) => {
-            desk.refusals.insert(slot.clone(), refusals);
-        }
+        Err(refusals) => match preemption::make_room(desk, slot, service, &refusals) {
+            Some(detail) => desk.wait(Subject::Slot(slot.clone()), WaitCause::Other { detail }, None),
+            None => drop(desk.refusals.insert(slot.clone(), refusals)),
+        },
     }
 }
 

@@ -107,7 +107,7 @@ fn by_itself(desk: &mut Desk<'_>, node: &NodeId) {
     let delay = desk.state.cluster.settings.fencing_delay;
     if lost_for < delay {
         let detail = format!("{node} is fenced after fencing.delay {delay}");
-        let cause = WaitCause::Fencing { operation: None, detail };
+        let cause = WaitCause::Fencing { operation: None, under_way: false, detail };
         desk.wait(Subject::Node(node.clone()), cause, Some(delay - lost_for));
         return;
     }
@@ -126,7 +126,7 @@ fn blocked(desk: &mut Desk<'_>, node: &NodeId) {
         return;
     }
     if let Some((operation, detail)) = desk.failed_fence(node) {
-        let cause = WaitCause::Fencing { operation: Some(operation), detail };
+        let cause = WaitCause::Fencing { operation: Some(operation), under_way: false, detail };
         desk.wait(Subject::Node(node.clone()), cause, None);
     }
 }
@@ -186,7 +186,16 @@ fn drive(desk: &mut Desk<'_>, id: OperationId, operation: &Operation, fence: &Fe
 }
 
 fn wait(desk: &mut Desk<'_>, id: OperationId, fence: &FenceRecord, detail: String) {
-    let cause = WaitCause::Fencing { operation: Some(id), detail };
+    say(desk, id, fence, false, detail);
+}
+
+/// Where the deed under way stands.
+fn progress(desk: &mut Desk<'_>, id: OperationId, fence: &FenceRecord) {
+    say(desk, id, fence, true, describe(desk, fence));
+}
+
+fn say(desk: &mut Desk<'_>, id: OperationId, fence: &FenceRecord, under_way: bool, detail: String) {
+    let cause = WaitCause::Fencing { operation: Some(id), under_way, detail };
     desk.wait(Subject::Operation(id), cause.clone(), None);
     desk.wait(Subject::Node(fence.node.clone()), cause, None);
 }
@@ -207,7 +216,7 @@ fn hindrance(desk: &Desk<'_>, fence: &FenceRecord, record: &NodeRecord) -> Optio
 }
 
 /// Has an attempt been ordered whose end is not recorded?
-fn under_way(fence: &FenceRecord) -> bool {
+pub(super) fn under_way(fence: &FenceRecord) -> bool {
     fence.phase == FencePhase::Running && fence.by_node.is_some()
 }
 
@@ -231,7 +240,7 @@ fn outcome(
         }
         Some(FenceOutcome::Withheld { .. }) => attempt(desk, id, operation, fence, record),
         None => match by.filter(|by| desk.sound(by)) {
-            Some(_) => wait(desk, id, fence, describe(desk, fence)),
+            Some(_) => progress(desk, id, fence),
             None => attempt(desk, id, operation, fence, record),
         },
     }
@@ -320,7 +329,7 @@ fn switch_on(
             OperationStep::FenceFailed { output: output.clone() }
         }
         None if by.is_some_and(|by| desk.sound(by)) => {
-            return wait(desk, id, fence, describe(desk, fence));
+            return progress(desk, id, fence);
         }
         None => match next_on(operation, fence, record).filter(|_| fence.attempt < MOST_ATTEMPTS) {
             None => OperationStep::Finish,

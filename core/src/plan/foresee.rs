@@ -31,9 +31,48 @@ pub(super) fn obeyed(state: &State, observed: &Observed) -> Observed {
     next
 }
 
-/// The verdicts that go with a State that moved on: only what is committed may have changed.
-pub(super) fn judged(before: &State, after: &State, verdicts: &Verdicts) -> Verdicts {
+/// As the leader sees it. Any node may be asked; what one that follows knows of the others is the leader's word, and
+/// it has seen since when that one leads.
+pub(super) fn as_leader(observed: &Observed) -> Observed {
+    let mut seen = observed.clone();
+    if let Some(leader) = observed.raft.leader.clone().filter(|_| !observed.raft.leading) {
+        seen.me = leader;
+        seen.raft.leading_since = Some(observed.raft.followed_since.unwrap_or_default());
+    }
+    seen
+}
+
+/// The observations after some time: who is well goes on speaking, who is silent stays so.
+pub(super) fn passed(observed: &Observed, verdicts: &Verdicts, time: Millis) -> Observed {
+    let mut next = observed.clone();
+    next.now = observed.now + time;
+    for (node, heard) in &observed.nodes {
+        if !matches!(verdicts.nodes.get(node), Some(NodeVerdict::Alive)) {
+            continue;
+        }
+        let later = Heard {
+            received: heard.received + time,
+            answered: heard.answered.map(|at| at + time),
+            echo_rose: heard.echo_rose + time,
+            report: heard.report.clone(),
+        };
+        next.nodes.insert(node.clone(), later);
+    }
+    next
+}
+
+/// The verdicts that go with a State that moved on: only what is committed may have changed, and who was in doubt
+/// for too long is lost.
+pub(super) fn judged(before: &State, after: &State, verdicts: &Verdicts, time: Millis) -> Verdicts {
     let mut next = verdicts.clone();
+    for verdict in next.nodes.values_mut() {
+        if let NodeVerdict::Suspect { because, lost_in } = verdict {
+            *verdict = match *lost_in > time {
+                true => NodeVerdict::Suspect { because: because.clone(), lost_in: *lost_in - time },
+                false => NodeVerdict::Lost { because: because.clone() },
+            };
+        }
+    }
     for (node, record) in after.nodes.iter() {
         let was_lost = before.nodes.get(node).is_some_and(|old| old.lost());
         if record.lost() {

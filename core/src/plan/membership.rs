@@ -39,10 +39,13 @@ fn departed(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord) -> bool {
     record.leaving && desk.state.claims_on(node).next().is_none() && !desk.awaits(node)
 }
 
-/// Every admitted node gets the log. One that was lost before it did could never come back without it.
+/// Every admitted node gets the log. One that was lost before it did could never come back without it. One that
+/// a recovery went on without gets none: its old data would be taken for a member's.
 fn learner(desk: &Desk<'_>) -> Option<MembershipStep> {
-    let outside =
-        |record: &&NodeRecord| !member(desk, record.raft_id) && !record.leaving && record.proof().is_none();
+    let outside = |record: &&NodeRecord| {
+        let wanted = !record.leaving && record.proof().is_none() && !desk.state.left_behind(record);
+        wanted && !member(desk, record.raft_id)
+    };
     let record = desk.state.nodes.values().filter(outside).min_by_key(|record| record.lost())?;
     Some(MembershipStep::AddLearner(record.raft_id))
 }
@@ -67,6 +70,9 @@ struct Vote {
 }
 
 fn standing(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord) -> Option<u8> {
+    if desk.state.left_behind(record) {
+        return None;
+    }
     match (votes(desk, record.raft_id), record.lost()) {
         (true, false) => Some(3),
         (true, true) => Some(1),
@@ -140,11 +146,14 @@ fn majority_alive(desk: &Desk<'_>, voters: &BTreeSet<RaftId>) -> bool {
     voters.iter().filter(alive).count() * 2 > voters.len()
 }
 
-/// Members that are no node any more, and nodes that left.
+/// Members that are no node any more, nodes that left, and those that a recovery went on without.
 fn forget(desk: &Desk<'_>) -> Option<MembershipStep> {
     let raft = &desk.observed.raft;
-    let gone =
-        |id: &&RaftId| desk.state.node_of(**id).is_none_or(|(node, record)| departed(desk, node, record));
+    let gone = |id: &&RaftId| {
+        desk.state
+            .node_of(**id)
+            .is_none_or(|(node, record)| departed(desk, node, record) || desk.state.left_behind(record))
+    };
     let id = raft.learners.iter().find(|id| !raft.voters.contains(id) && gone(id));
     id.map(|id| MembershipStep::Remove(*id))
 }

@@ -14,6 +14,7 @@ mod membership;
 mod migration;
 mod nodes;
 mod placement;
+mod preemption;
 mod preview;
 mod recovery;
 mod rollback;

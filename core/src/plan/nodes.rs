@@ -54,6 +54,10 @@ fn condemned(desk: &mut Desk<'_>, node: &NodeId, record: &NodeRecord) -> bool {
 
 /// Lets a node back in once it has caught up and runs nothing that it should not.
 fn rejoin(desk: &mut Desk<'_>, node: &NodeId, record: &NodeRecord) {
+    if let Some(detail) = recovery::outside(desk, node, record) {
+        desk.wait(Subject::Node(node.clone()), WaitCause::Operator { detail }, None);
+        return;
+    }
     let Some(heard) = desk.heard(node).filter(|_| desk.fresh(node)) else { return };
     let report = &heard.report;
     if !(record.lost() || report.wants_rejoin || report.boot != record.boot || !record.settled()) {
@@ -133,6 +137,9 @@ fn leave(desk: &mut Desk<'_>, node: &NodeId, record: &NodeRecord) {
         let member = members.voters.contains(&record.raft_id) || members.learners.contains(&record.raft_id);
         if member {
             let detail = format!("{node} holds nothing any more and is taken out of the quorum next");
+            desk.wait(subject, WaitCause::Other { detail }, None);
+        } else if !record.settled() {
+            let detail = format!("{node} leaves once it is known what runs there: the cluster was recovered");
             desk.wait(subject, WaitCause::Other { detail }, None);
         } else {
             desk.command(Command::RemoveNode { node: node.clone() });

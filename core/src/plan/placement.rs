@@ -82,6 +82,14 @@ impl Room {
         }
     }
 
+    /// How much a node lacks to take this in.
+    pub fn lacking(&self, node: &NodeId, capacity: Resources, want: Resources) -> Resources {
+        let promised = self.promised(node).resources;
+        let cpu = promised.cpu.0.saturating_add(want.cpu.0).saturating_sub(capacity.cpu.0);
+        let memory = promised.memory.0.saturating_add(want.memory.0).saturating_sub(capacity.memory.0);
+        Resources { cpu: CpuMillis(cpu), memory: MemoryMib(memory) }
+    }
+
     fn promised(&self, node: &NodeId) -> Promised {
         self.nodes.get(node).copied().unwrap_or_default()
     }

@@ -5,7 +5,9 @@ use super::desk::Desk;
 use crate::command::{Command, Found};
 use crate::ids::{NodeId, Revision, SlotId, Token};
 use crate::observation::NodeReport;
-use crate::state::{Inventory, NodeRecord, RecoveryRecord, State, Subject, WaitCause};
+use crate::state::{
+    Inventory, JOIN_ANEW, NodeRecord, RecoveryRecord, State, Subject, WaitCause, left_behind,
+};
 
 /// The claims of this node are made anew from what it tells, before it is let in. Is that still to come?
 pub(super) fn take_inventory(
@@ -54,18 +56,28 @@ pub(super) fn held_back(desk: &Desk<'_>) -> Option<WaitCause> {
     (!unheard.is_empty()).then(|| WaitCause::Recovery { detail: describe(recovery), unheard })
 }
 
+/// Why a node is no member any more, and what to do, if the cluster went on without it. Whatever it may say.
+pub(super) fn outside(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord) -> Option<String> {
+    let state = desk.state;
+    let why = || format!("{}: {JOIN_ANEW}", left_behind(node, record.era, state.era()));
+    state.left_behind(record).then(why)
+}
+
 /// A recovery in words.
 pub(super) fn describe(recovery: &RecoveryRecord) -> String {
     format!(
         "the cluster was {} at revision {} and goes on in epoch {}",
         recovery.what(),
-        recovery.last(),
+        recovery.kept,
         recovery.epoch
     )
 }
 
 fn lacks(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord) -> String {
     match record.inventory {
+        Inventory::Unheard if desk.state.left_behind(record) => {
+            "has to join anew, be fenced or attested dead".to_owned()
+        }
         Inventory::Unheard if desk.fresh(node) => "heard, its inventory is taken next".to_owned(),
         Inventory::Unheard => "not heard since".to_owned(),
         Inventory::Taken => "heard, and let back in once it stopped what is not its own".to_owned(),

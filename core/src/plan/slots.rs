@@ -50,16 +50,22 @@ fn unwanted(desk: &mut Desk<'_>, slot: &SlotId, record: &SlotRecord, service: &S
 fn replaced(desk: &mut Desk<'_>, slot: &SlotId, record: &SlotRecord) {
     for claim in record.claims.iter().filter(|claim| claim.stop.is_none()) {
         let node = &claim.node;
-        if desk.record(node).is_some_and(|record| record.raft_id != claim.raft_id) {
+        // After a recovery what runs there is told first, and passes to the new disk.
+        if desk.record(node).is_some_and(|record| record.settled() && record.raft_id != claim.raft_id) {
             stop(desk, slot, claim, format!("{node} came with another disk"));
         }
     }
 }
 
+/// Is its node there, and is it known what runs on it?
+fn told(desk: &Desk<'_>, claim: &Claim) -> bool {
+    desk.record(&claim.node).is_some_and(|record| !record.lost() && record.settled())
+}
+
 /// A copy that was replaced while its node was lost is one too many when that node is back.
 fn surplus(desk: &mut Desk<'_>, slot: &SlotId, record: &SlotRecord) {
     let mut standing: Vec<&Claim> =
-        record.claims.iter().filter(|claim| claim.stop.is_none() && !desk.lost(&claim.node)).collect();
+        record.claims.iter().filter(|claim| claim.stop.is_none() && told(desk, claim)).collect();
     let stays = |node| desk.record(node).is_some_and(|record| !record.cordoned);
     standing.sort_by_key(|claim| (desk.well(slot, claim), stays(&claim.node), claim.version, claim.token));
     let Some(keep) = standing.pop() else { return };

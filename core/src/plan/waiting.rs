@@ -180,11 +180,13 @@ fn blocked(desk: &mut Desk<'_>, slot: &SlotId, service: &ServiceRecord, claim: &
     }
     if let Some((operation, fence)) = desk.fence_of(&node) {
         let detail = super::fencing::describe(desk, fence);
-        wait(desk, slot, WaitCause::Fencing { operation: Some(operation), detail }, None);
+        let under_way = super::fencing::under_way(fence);
+        wait(desk, slot, WaitCause::Fencing { operation: Some(operation), under_way, detail }, None);
         return;
     }
     if let Some((operation, detail)) = desk.failed_fence(&node) {
-        wait(desk, slot, WaitCause::Fencing { operation: Some(operation), detail }, None);
+        let cause = WaitCause::Fencing { operation: Some(operation), under_way: false, detail };
+        wait(desk, slot, cause, None);
     } else if left.is_none() && !desk.fences_by_itself(&node) {
         let detail = format!(
             "nothing proves by itself that {slot} has stopped on {node}: bring {node} back, fence it, or if \

@@ -193,6 +193,7 @@ fn node_record(name: &str, number: u64) -> NodeRecord {
         raft_id: RaftId(number),
         machine: MachineId(name.to_owned()),
         disk: DiskId(name.to_owned()),
+        era: Epoch(1),
         boot: BootId("boot".to_owned()),
         lease_epoch: LeaseEpoch(3),
         standing: NodeStanding::Alive,
@@ -483,6 +484,7 @@ fn a_source_that_gets_its_slot_back_fetches_state_only_if_the_target_ran() {
     let ended = EndedClaim {
         token: token(14),
         node: node("n2"),
+        raft_id: RaftId(2),
         evidence: Evidence::StopAcknowledged { stop: token(15) },
         revision: Revision(16),
     };

@@ -4,7 +4,7 @@
 use crate::ids::{NodeId, OperationId, Revision, SlotId, Token};
 use crate::lease::{Lease, LeaseHolder, Standing};
 use crate::observation::{NodeReport, Observed};
-use crate::state::{NodeRecord, NodeStanding, OperationKind, Plan, SlotRecord, State};
+use crate::state::{Inventory, NodeRecord, NodeStanding, OperationKind, Plan, SlotRecord, State};
 use crate::units::{BootMs, Millis, WallMs};
 
 use super::ctx::Ctx;
@@ -25,12 +25,26 @@ pub(super) fn spoil(ctx: &Ctx, host: usize, state: &mut State) {
     if ctx.has(Plant::SecondFence) {
         fence_twice(state);
     }
+    if ctx.lacks(Rule::InventoriesFirst)
+        && let Some(recovery) = state.cluster.recovery.as_mut()
+    {
+        recovery.open = false;
+        change_nodes(state, |record| record.inventory = Inventory::Settled);
+    }
+    if ctx.lacks(Rule::FormerMembersStayOut) {
+        let era = state.era();
+        change_nodes(state, |record| record.era = era);
+    }
     if ctx.lacks(Rule::StricterTerms) {
         let terms = state.cluster.settings.terms;
-        let nodes: Vec<NodeId> = state.nodes.keys().cloned().collect();
-        for node in nodes {
-            state.nodes.update(&node, |record| record.held = terms);
-        }
+        change_nodes(state, |record| record.held = terms);
+    }
+}
+
+fn change_nodes(state: &mut State, change: impl Fn(&mut NodeRecord)) {
+    let nodes: Vec<NodeId> = state.nodes.keys().cloned().collect();
+    for node in nodes {
+        state.nodes.update(&node, &change);
     }
 }
 
@@ -98,6 +112,16 @@ pub(super) fn misjudge(ctx: &Ctx, state: &State, mut observed: Observed, wall: W
 pub(super) fn misplan(ctx: &Ctx, state: &State, plan: &mut Plan) {
     if ctx.has(Plant::HastyRollout) {
         hurry(state, plan);
+    }
+    if ctx.has(Plant::IdlePreemption) {
+        let claims = state.slots.iter().filter_map(|(slot, record)| Some((slot, record.claims.first()?)));
+        let running = claims.into_iter().find(|(_, claim)| claim.stop.is_none());
+        plan.commands.extend(running.map(|(slot, claim)| Command::StopClaim {
+            slot: slot.clone(),
+            token: claim.token,
+            because: "planted".to_owned(),
+            operation: None,
+        }));
     }
     if ctx.has(Plant::SilentPlan) {
         plan.waiting.clear();

@@ -8,15 +8,16 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Count;
-use super::faults::Fault;
 use super::guard::Call;
 use super::host::{Host, Process};
 use super::invariants::Truth;
 use super::log::{Entry, LogMessage};
+use super::look::Word;
 use super::network::Network;
 use super::random::Random;
 use super::scene::{Behaviour, Device};
 use super::script::Deed;
+use super::story::{self, Told};
 use super::switches::{Broken, Plant, Rule};
 use crate::command::Proposal;
 use crate::event::{Event, EventRecord};
@@ -32,12 +33,52 @@ const LAST_LINES: usize = 60;
 /// What hosts send one another.
 #[derive(Debug, Clone)]
 pub(super) enum Message {
-    Log { from: RaftId, to: RaftId, message: LogMessage },
-    Beat { session: u64, report: Arc<NodeReport> },
-    Answer { session: u64, answer: LeaseAnswer },
-    Ask { proposal: Box<Proposal>, origin: Origin, hops: u32 },
-    FetchAsk { operation: OperationId, pass: u32, slot: SlotId },
-    FetchGive { operation: OperationId, pass: u32, content: u64 },
+    Log {
+        from: RaftId,
+        to: RaftId,
+        message: LogMessage,
+    },
+    /// Said to a member of another history than the sender's.
+    Refused,
+    Beat {
+        session: u64,
+        report: Arc<NodeReport>,
+    },
+    Answer {
+        session: u64,
+        answer: LeaseAnswer,
+        word: Option<Arc<Word>>,
+    },
+    Ask {
+        proposal: Box<Proposal>,
+        origin: Origin,
+        hops: u32,
+    },
+    FetchAsk {
+        operation: OperationId,
+        pass: u32,
+        slot: SlotId,
+    },
+    FetchGive {
+        operation: OperationId,
+        pass: u32,
+        content: u64,
+    },
+}
+
+/// Which run of the log a disk belongs to. A recovery begins a new one, which shares its first entries with the one
+/// before; that the two are told apart is what epochs, and a restored cluster's new secret, are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct History {
+    /// Counted by restores: members of another cluster are strangers.
+    pub(super) cluster: u32,
+    /// Counted by forced quorums and restores alike; 0 where a disk belongs to none yet.
+    pub(super) number: u32,
+}
+
+impl History {
+    pub(super) const FIRST: Self = Self { cluster: 1, number: 1 };
+    pub(super) const NONE: Self = Self { cluster: 0, number: 0 };
 }
 
 /// Who waits for an answer.
@@ -71,6 +112,8 @@ pub(super) enum Happening {
     },
     Deliver {
         from: usize,
+        /// The history that the sender was a member of, as it sent this.
+        history: History,
         to: usize,
         message: Message,
     },
@@ -124,8 +167,17 @@ pub(super) enum Happening {
         disk: u64,
         answer: Answer,
     },
-    Fault(Fault),
+    /// Operators force a quorum of these hosts, all others being gone.
+    Force {
+        survivors: Vec<usize>,
+        ms: u64,
+        crash: bool,
+    },
     Step(Deed),
+    /// All nodes probe one another, for their screens.
+    Probe,
+    /// What is expected at this moment is looked at.
+    Expect,
     Operate,
     AskAgain {
         ask: usize,
@@ -157,12 +209,20 @@ pub(super) struct Ctx {
     pub(super) devices: Vec<Device>,
     /// The newest revision applied anywhere.
     pub(super) newest: Revision,
+    /// The history that goes on.
+    pub(super) history: History,
+    /// That of each host's disk.
+    pub(super) histories: Vec<History>,
     pub(super) truth: Vec<Truth>,
     pub(super) broken: Broken,
     /// Nothing goes wrong by chance alone: what a script says is all that happens.
     pub(super) calm: bool,
     pub(super) lines: VecDeque<String>,
     pub(super) kept: Option<Vec<String>>,
+    /// What is worth telling, if somebody listens.
+    pub(super) story: Option<Vec<Told>>,
+    /// Do screens show this world?
+    pub(super) shown: bool,
     pub(super) hash: u64,
 }
 
@@ -196,11 +256,12 @@ impl Ctx {
 
     pub(super) fn send(&mut self, from: usize, to: usize, message: Message) {
         let [first, second] = self.network.delays(from, to, self.now, &mut self.random);
+        let history = self.histories[from];
         if let Some(delay) = second {
-            self.after(delay, Happening::Deliver { from, to, message: message.clone() });
+            self.after(delay, Happening::Deliver { from, history, to, message: message.clone() });
         }
         match first {
-            Some(delay) => self.after(delay, Happening::Deliver { from, to, message }),
+            Some(delay) => self.after(delay, Happening::Deliver { from, history, to, message }),
             None => self.count(Count::MessagesLost),
         }
     }
@@ -272,12 +333,14 @@ impl Ctx {
             "host {host} runs {}@{} restart {}",
             process.slot, process.token, process.restart
         ));
+        story::spawned(self, host, &process);
         self.truth.push(Truth::Spawned { host, process });
     }
 
     /// A process is gone; without a reason its host went.
     pub(super) fn gone(&mut self, host: usize, process: Process, end: Option<ExitKind>) {
         self.note(format_args!("host {host} ends {}@{}", process.slot, process.token));
+        story::gone(self, host, &process, end);
         self.truth.push(Truth::Gone { host, process, end });
     }
 
@@ -297,11 +360,21 @@ impl Ctx {
 
     pub(super) fn applied(&mut self, host: usize, state: &State, entry: &Entry, events: &[Arc<EventRecord>]) {
         let (revision, hash) = (state.revision, state.hash());
-        self.newest = self.newest.max(revision);
+        let (history, epoch) = (self.histories[host], state.cluster.epoch);
+        if history == self.history && revision > self.newest {
+            self.newest = revision;
+            events.iter().for_each(|record| story::decided(self, record));
+        }
         let ends = |record: &Arc<EventRecord>| matches!(record.event, Event::OperationEnded { .. });
         let state = events.iter().any(ends).then(|| Box::new(state.clone()));
         let entry = entry.clone();
-        self.truth.push(Truth::Applied { host, revision, hash, entry, events: events.to_vec(), state });
+        let events = events.to_vec();
+        self.truth.push(Truth::Applied { host, history, epoch, revision, hash, entry, events, state });
+    }
+
+    /// The log went on from its first entries, up to `kept`, as another history.
+    pub(super) fn forked(&mut self, kept: Revision, history: History) {
+        self.truth.push(Truth::Forked { kept, history });
     }
 
     pub(super) fn refused(&mut self, proposal: &Proposal, why: &Rejection) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::host::{Process, machine_id};
 use super::log::LogDisk;
-use crate::ids::{DiskId, LeaseEpoch, MachineId, OperationId, RaftId, Revision, SlotId, Token};
+use crate::ids::{DiskId, Epoch, LeaseEpoch, MachineId, OperationId, RaftId, Revision, SlotId, Token};
 use crate::state::State;
 
 /// A data directory.
@@ -20,6 +20,8 @@ pub(super) struct Disk {
     pub(super) raft_id: Option<RaftId>,
     /// Where that was committed.
     pub(super) admitted_at: Revision,
+    /// The latest epoch that its node has agreed to.
+    pub(super) agreed: Epoch,
     pub(super) log: LogDisk,
     /// An applied State, not the newest: what a restarted node begins with.
     pub(super) snapshot: State,
@@ -46,6 +48,7 @@ impl Disk {
             number,
             raft_id,
             admitted_at: Revision(0),
+            agreed: Epoch(1),
             log,
             snapshot: State::empty(),
             older: State::empty(),
@@ -56,6 +59,17 @@ impl Disk {
             staging: BTreeMap::new(),
             full_until: 0,
         }
+    }
+
+    /// What joins anew: nothing of the cluster's, and all that the guard and the services have here.
+    pub(super) fn without_identity(&self, host: usize, number: u64) -> Self {
+        let mut disk = Self::new(host, number, None, LogDisk::default());
+        disk.highest.clone_from(&self.highest);
+        disk.forgotten.clone_from(&self.forgotten);
+        disk.folders.clone_from(&self.folders);
+        disk.staging.clone_from(&self.staging);
+        disk.full_until = self.full_until;
+        disk
     }
 
     pub(super) fn full(&self, now_us: u64) -> bool {

@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ctx::{Ctx, Happening};
 use super::network::SEGMENTS;
 use super::random::Random;
+use super::script::{Deed, Step};
 
 /// One thing that goes wrong. Hosts are counted from 0, lengths are in milliseconds of true time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,21 +84,46 @@ pub enum Fault {
     EngineFails { host: usize, ms: u64 },
     /// Its engine hangs in every call: starts come late, stops do not arrive, nothing is told.
     EngineHangs { host: usize, ms: u64 },
+    /// A minority from `first` on is cut off for a while; then all others are gone, with their hosts or, in a
+    /// `crash`, their node processes alone, and the minority goes on by an operator's word. The others come back
+    /// after `ms`, some of them with the data they had.
+    ForcedQuorum { first: usize, ms: u64, crash: bool },
+    /// All nodes are gone, in the same ways, and a saved State is restored on this host. So do the others come back.
+    Restore { host: usize, ms: u64, crash: bool },
 }
 
-/// Puts the seed's faults into the queue.
-pub(super) fn schedule(ctx: &mut Ctx, hosts: usize, until_us: u64, count: u32) {
+/// The faults of a seed, and when they come.
+pub(super) fn draw_all(random: &mut Random, hosts: usize, until_us: u64, count: u32) -> Vec<Step> {
     let mut at = 0;
-    for _ in 0..count {
+    let one = |_| {
         // Trouble comes in company: every third fault follows soon upon the one before.
-        at = if at > 0 && ctx.random.percent(33) {
-            at + ctx.random.below(1_500_000)
+        at = if at > 0 && random.percent(33) {
+            at + random.below(1_500_000)
         } else {
-            ctx.random.between(1_500_000.min(until_us), until_us)
+            random.between(1_500_000.min(until_us), until_us)
         };
-        let fault = draw(&mut ctx.random, hosts);
-        ctx.after(at, Happening::Fault(fault));
-    }
+        Step { at_us: at, deed: Deed::Fault(draw(random, hosts)) }
+    };
+    (0..count).map(one).collect()
+}
+
+/// In some worlds the log itself is lost, in part. Drawn from a stream of its own, so that all others stay what they
+/// are.
+pub(super) fn draw_disasters(seed: u64, hosts: usize, until_us: u64) -> Vec<Step> {
+    let mut random = Random::new(!seed);
+    let count = random.below(6).saturating_sub(3);
+    let one = |_| {
+        let at_us = random.between(3_000_000.min(until_us), until_us);
+        let (host, ms) = (random.index(hosts), random.between(300, 5_000));
+        let crash = random.percent(50);
+        let fault = if random.percent(60) {
+            Fault::ForcedQuorum { first: host, ms, crash }
+        } else {
+            Fault::Restore { host, ms, crash }
+        };
+        Step { at_us, deed: Deed::Fault(fault) }
+    };
+    (0..count).map(one).collect()
 }
 
 fn draw(random: &mut Random, hosts: usize) -> Fault {

@@ -71,6 +71,10 @@ fn accept(host: &mut Host, ctx: &mut Ctx, start: &StartInstance) {
     let has_run = before.as_ref().is_some_and(|known| known.token == token && known.has_run);
     if late(host, now, start.isolation, has_run) && !blind {
         ctx.count(Count::LateStartsRefused);
+        ctx.tell(
+            host.name.as_str(),
+            format_args!("a start of {slot} comes after the deadline and is refused"),
+        );
         return;
     }
     if let Some(known) = &before {
@@ -156,11 +160,13 @@ pub(super) fn spawn(host: &mut Host, ctx: &mut Ctx, slot: &SlotId, serial: u64) 
     let dead = host.deadlines_held(ctx) && late(host, now, isolation, known.has_run) && !blind;
     if known.doomed.is_some() || dead {
         ctx.count(Count::LateStartsRefused);
+        ctx.tell(host.name.as_str(), format_args!("a late start of {slot} is called off before it runs"));
         failed(host, slot, now, "called off before it ran");
         return;
     }
     if ctx.now < host.engine_fails_until {
         ctx.count(Count::StartsFailed);
+        ctx.tell(host.name.as_str(), format_args!("the engine fails to start {slot}"));
         failed(host, slot, now, "the engine failed");
         return;
     }
@@ -324,6 +330,9 @@ fn deadline(host: &Host, isolation: Isolation, spares: bool) -> Option<BootMs> {
 
 fn enforce_deadlines(host: &mut Host, ctx: &mut Ctx, now: BootMs) {
     let Some(end) = host.run.valid_until.filter(|end| now >= *end) else { return };
+    if host.run.told.replace(end) != Some(end) {
+        tell_of_end(host, ctx, now.since(end));
+    }
     let over: Vec<(SlotId, Millis)> = host
         .run
         .registry
@@ -335,6 +344,12 @@ fn enforce_deadlines(host: &mut Host, ctx: &mut Ctx, now: BootMs) {
             Isolation::Stop { grace } => Some((slot.clone(), grace)),
         })
         .collect();
+    // What has not begun to run by then never does, even if another lease comes before its engine is done.
+    let gate = !ctx.lacks(Rule::StartGate) && !ctx.has(Plant::StartWithoutLease);
+    let pending = host.run.registry.values_mut().filter(|known| known.phase == InstancePhase::Starting);
+    for known in pending.filter(|known| gate && known.isolation != Isolation::Keep) {
+        known.doomed.get_or_insert(ExitKind::LeaseExpired);
+    }
     for (slot, grace) in over {
         let Some(known) = host.run.registry.get_mut(&slot) else { continue };
         let deadline = (end + grace, ExitKind::LeaseExpired);
@@ -348,6 +363,25 @@ fn enforce_deadlines(host: &mut Host, ctx: &mut Ctx, now: BootMs) {
             }
         }
     }
+}
+
+/// Says what becomes of what runs, now that the lease is over.
+fn tell_of_end(host: &Host, ctx: &mut Ctx, ago: Millis) {
+    if ctx.story.is_none() {
+        return;
+    }
+    let running = host.run.registry.iter().filter(|(_, known)| known.phase.may_run());
+    let fate = |(slot, known): (&SlotId, &Registered)| match known.isolation {
+        _ if known.phase == InstancePhase::Starting => format!("{slot} is not to start any more"),
+        Isolation::Keep => format!("{slot} keeps running"),
+        Isolation::Kill => format!("{slot} is killed"),
+        Isolation::Stop { grace } if grace <= ago => format!("{slot} is killed, its grace is over too"),
+        Isolation::Stop { grace } => format!("{slot} stops within {grace}"),
+    };
+    let fates: Vec<String> = running.map(fate).collect();
+    let fates = if fates.is_empty() { "nothing runs here".to_owned() } else { fates.join(", ") };
+    let holder = if host.guard.acts() { "guard" } else { "second holder" };
+    ctx.tell(host.name.as_str(), format_args!("the lease ran out, says the {holder}: {fates}"));
 }
 
 /// Every slot as the guard knows it.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Count;
-use super::ctx::{Ctx, Happening, Message};
+use super::ctx::{Ctx, Happening, History, Message};
 use super::disk::Disk;
 use super::log::LogDisk;
 use super::node::Node;
@@ -69,6 +69,8 @@ pub(super) struct RunFolder {
     pub(super) terms: u64,
     /// Node session and number of the newest renewal.
     pub(super) renewal: (u64, u64),
+    /// The lease whose end was told of.
+    pub(super) told: Option<BootMs>,
 }
 
 /// One of the processes that hold the deadlines.
@@ -126,7 +128,9 @@ pub(super) struct Host {
     pub(super) node: Option<Box<Node>>,
     pub(super) node_frozen: bool,
     /// What came for the node while it was frozen or its host paused.
-    pub(super) held: Vec<(usize, Message)>,
+    pub(super) held: Vec<(usize, History, Message)>,
+    /// Until this true time, in microseconds, nobody sees that its data are of a history that is over.
+    pub(super) former_until: u64,
     /// What its engine does not do before this true time, in microseconds.
     pub(super) engine_hangs_until: u64,
     /// It fails every start until then.
@@ -160,6 +164,7 @@ impl Host {
             node: None,
             node_frozen: false,
             held: Vec::new(),
+            former_until: 0,
             engine_hangs_until: 0,
             engine_fails_until: 0,
             facts,
@@ -242,7 +247,7 @@ impl Host {
         if !self.on {
             return;
         }
-        ctx.note(format_args!("{} loses power", self.name));
+        ctx.say(&self.name, format_args!("loses power"));
         self.on = false;
         self.paused = None;
         for process in std::mem::take(&mut self.processes) {
@@ -268,7 +273,7 @@ impl Host {
         self.still_until = BootMs(0);
         self.guard = Holder::FRESH;
         self.twin = self.twin.map(|_| Holder::FRESH);
-        ctx.note(format_args!("{} boots as {}", self.name, self.boot_id()));
+        ctx.say(&self.name, format_args!("boots as {}", self.boot_id()));
         self.start_node(ctx);
     }
 
@@ -278,12 +283,30 @@ impl Host {
         self.end_node(ctx);
         self.disks += 1;
         self.disk = Disk::new(self.index, self.disks, None, LogDisk::default());
+        self.belong(ctx, History::NONE);
+    }
+
+    /// Its disk is of that history from now on.
+    pub(super) fn belong(&mut self, ctx: &mut Ctx, history: History) {
+        ctx.histories[self.index] = history;
+    }
+
+    /// Its people take identity and log from its disk, so that it joins anew; what runs there goes on.
+    pub(super) fn lose_identity(&mut self, ctx: &mut Ctx) {
+        if self.disk.machine != self.machine() {
+            return self.take_empty_disk(ctx);
+        }
+        ctx.note(format_args!("{} is to join anew", self.name));
+        self.end_node(ctx);
+        self.disks += 1;
+        self.disk = self.disk.without_identity(self.index, self.disks);
+        self.belong(ctx, History::NONE);
     }
 
     /// Everything on it stands still.
     pub(super) fn pause(&mut self, ctx: &mut Ctx, counts: bool) {
         if self.lives() {
-            ctx.note(format_args!("{} stands still", self.name));
+            ctx.say(&self.name, format_args!("stands still"));
             self.paused = Some(Pause { since_us: ctx.now, counts });
         }
     }
@@ -296,14 +319,14 @@ impl Host {
             self.still_until = self.clock(ctx.now) + LONGEST_LEASE;
         }
         self.held_since_us = None;
-        ctx.note(format_args!("{} goes on", self.name));
+        ctx.say(&self.name, format_args!("goes on"));
         self.take_in_held(ctx);
     }
 
     /// The node process dies; unsynced log is lost.
     pub(super) fn end_node(&mut self, ctx: &mut Ctx) {
         if self.node.take().is_some() {
-            ctx.note(format_args!("{} node process ends", self.name));
+            ctx.say(&self.name, format_args!("node process ends"));
         }
         let before = self.disk.log.last();
         self.disk.log.crash();
@@ -321,11 +344,11 @@ impl Host {
         }
         if self.disk.machine != self.machine() {
             ctx.count(Count::CopiesRefused);
-            ctx.note(format_args!("{} refuses the data of {}", self.name, self.disk.machine));
+            ctx.say(&self.name, format_args!("refuses the data of {}", self.disk.machine));
             return;
         }
         let Some(node) = Node::start(self, ctx) else { return };
-        ctx.note(format_args!("{} node process starts at revision {}", self.name, node.state.revision));
+        ctx.say(&self.name, format_args!("node process starts at revision {}", node.state.revision));
         self.node = Some(Box::new(node));
     }
 
@@ -335,14 +358,14 @@ impl Host {
             return;
         }
         self.node_frozen = false;
-        ctx.note(format_args!("{} node process goes on", self.name));
+        ctx.say(&self.name, format_args!("node process goes on"));
         self.take_in_held(ctx);
     }
 
     fn take_in_held(&mut self, ctx: &mut Ctx) {
-        for (from, message) in std::mem::take(&mut self.held) {
+        for (from, history, message) in std::mem::take(&mut self.held) {
             let delay = ctx.random.below(5_000);
-            ctx.after(delay, Happening::Deliver { from, to: self.index, message });
+            ctx.after(delay, Happening::Deliver { from, history, to: self.index, message });
         }
     }
 }

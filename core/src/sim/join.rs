@@ -3,6 +3,7 @@
 
 use super::Count;
 use super::ctx::{Ctx, Happening, Message, Origin};
+use super::disaster::{former, goes_on};
 use super::host::Host;
 use crate::command::{Actor, Command, NodeAdmission, Proposal};
 use crate::state::{Answer, Reply, State};
@@ -13,13 +14,19 @@ pub(super) const EVERY_US: u64 = 900_000;
 /// Looks after all hosts, again and again.
 pub(super) fn look_after(hosts: &mut [Host], ctx: &mut Ctx) {
     ctx.after(EVERY_US, Happening::LookAfter);
-    let newest = hosts.iter().filter_map(|host| host.node.as_ref().map(|node| &node.state));
+    let members = hosts.iter().filter(|host| goes_on(host, ctx));
+    let newest = members.filter_map(|host| host.node.as_ref().map(|node| &node.state));
     let newest = newest.max_by_key(|state| state.revision);
     // Nodes that have just begun from their disks know less than was known.
     let Some(newest) = newest.filter(|state| state.revision >= ctx.newest).cloned() else { return };
     for host in hosts.iter_mut().filter(|host| host.lives()) {
-        if out_of_place(host, &newest) {
+        if former(host, ctx) {
+            if ctx.healed || ctx.now >= host.former_until {
+                host.lose_identity(ctx);
+            }
+        } else if out_of_place(host, &newest) {
             host.take_empty_disk(ctx);
+            ctx.tell(host.name.as_str(), format_args!("is given an empty disk: its data are of no use"));
         }
         if host.disk.raft_id.is_none() {
             ask(host, ctx);
@@ -36,19 +43,24 @@ fn out_of_place(host: &Host, newest: &State) -> bool {
     host.disk.machine != host.machine() || left
 }
 
-/// Asks some host of the cluster to be admitted.
-fn ask(host: &mut Host, ctx: &mut Ctx) {
-    if !host.lives() || host.disk.raft_id.is_some() || host.disk.full(ctx.now) {
-        return;
-    }
-    let admission = NodeAdmission {
+/// What a host says when it comes.
+pub(super) fn admission(host: &Host) -> NodeAdmission {
+    NodeAdmission {
         machine: host.machine(),
         disk: host.disk.id.clone(),
         boot: host.boot_id(),
         witness: host.witness,
         weight: host.weight,
         facts: host.facts.clone(),
-    };
+    }
+}
+
+/// Asks some host of the cluster to be admitted.
+fn ask(host: &mut Host, ctx: &mut Ctx) {
+    if !host.lives() || host.disk.raft_id.is_some() || host.disk.full(ctx.now) {
+        return;
+    }
+    let admission = admission(host);
     let proposal = Proposal {
         request: None,
         actor: Actor::Node(host.name.clone()),
@@ -68,9 +80,11 @@ pub(super) fn admitted(host: &mut Host, ctx: &mut Ctx, disk: u64, answer: &Answe
         return;
     }
     ctx.count(Count::Joins);
-    ctx.note(format_args!("{} is admitted as {id}", host.name));
+    ctx.say(&host.name, format_args!("is admitted as {id}"));
     host.disk.raft_id = Some(*id);
     host.disk.admitted_at = answer.revision;
+    let history = ctx.history;
+    host.belong(ctx, history);
     ctx.routes.insert(*id, host.index);
     host.start_node(ctx);
 }

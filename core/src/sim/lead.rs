@@ -2,14 +2,16 @@
 //! plans and proposes. The decisions are `detect`'s, `plan`'s and the lease granter's; none is made here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use imbl::OrdMap;
 
 use super::Count;
 use super::broken;
-use super::ctx::{Ctx, Message, Origin};
+use super::ctx::{Ctx, Fencing, Message, Origin};
 use super::host::Host;
 use super::log::{Members, Payload};
+use super::look::Word;
 use super::node::Node;
 use super::switches::{Plant, Rule};
 use crate::command::{Actor, Command, Proposal};
@@ -19,7 +21,7 @@ use crate::lease::{Asked, LeaseGranter};
 use crate::observation::{Heard, NodeReport, Observed, RaftObserved};
 use crate::plan::{TtlClock, kv_expiry, plan};
 use crate::reach::Reach;
-use crate::state::{Answer, MembershipStep, Plan};
+use crate::state::{Answer, MembershipStep, OperationKind, Plan};
 use crate::units::{BootMs, Millis};
 
 /// Planned at least this often, and at most that often.
@@ -37,7 +39,7 @@ pub(super) struct Leading {
     /// The entry that holds the last plan, undecided.
     in_flight: Option<u64>,
     ttl: TtlClock,
-    planned: Option<BootMs>,
+    pub(super) planned: Option<BootMs>,
     news: bool,
     pub(super) plan: Plan,
 }
@@ -131,6 +133,7 @@ impl Node {
         if !self.replica.leads() {
             if self.leading.take().is_some() {
                 ctx.count(Count::LeadershipsLost);
+                ctx.tell(host.name.as_str(), format_args!("leads no more"));
             }
             self.waiting.clear();
             self.pending.clear();
@@ -138,7 +141,7 @@ impl Node {
         }
         if self.leading.as_ref().is_none_or(|leading| leading.term != host.disk.log.term) {
             ctx.count(Count::LeaderChanges);
-            ctx.note(format_args!("{} leads term {}", host.name, host.disk.log.term));
+            ctx.say(&host.name, format_args!("leads term {}", host.disk.log.term));
         }
         self.leading(host);
         self.append_pending(host, ctx, now);
@@ -176,6 +179,10 @@ impl Node {
             let nodes = &self.state.nodes;
             let standing = |node: &NodeId| nodes.get(node).map(|record| broken::standing(ctx, record));
             let answers = leading.granter.answers(over, self.state.revision, terms, standing);
+            let word = (ctx.shown && !answers.is_empty()).then(|| {
+                let (heard, waiting) = (leading.heard.clone(), Arc::new(leading.plan.waiting.clone()));
+                Arc::new(Word { at: now, heard, waiting, quorum_age: self.replica.quorum_age(now) })
+            });
             for (node, answer) in answers {
                 let (Some(to), Some(session)) = (ctx.host_named(&node), leading.sessions.get(&node)) else {
                     continue;
@@ -183,7 +190,7 @@ impl Node {
                 if let Some(heard) = leading.heard.get_mut(&node) {
                     heard.answered = Some(now);
                 }
-                ctx.send(host.index, to, Message::Answer { session: *session, answer });
+                ctx.send(host.index, to, Message::Answer { session: *session, answer, word: word.clone() });
             }
         }
         if leading.granter.waiting() {
@@ -199,6 +206,7 @@ impl Node {
             leading: self.replica.leads(),
             leading_since: self.replica.leads().then_some(self.replica.since),
             leader,
+            followed_since: None,
             term: host.disk.log.term,
             applied: self.state.revision,
             quorum_ack_age: self.replica.quorum_age(now),
@@ -209,6 +217,28 @@ impl Node {
         let heard = self.leading.as_ref().map(|leading| leading.heard.clone()).unwrap_or_default();
         let known_since = self.known_since.iter().map(|(node, (_, at))| (node.clone(), *at)).collect();
         Observed { me: host.name.clone(), now, nodes: heard, known_since, reach: Reach::default(), raft }
+    }
+
+    /// Right before a deed: why it is not to be done any more, as the real node looks once more.
+    pub(super) fn last_look(&self, host: &Host, ctx: &Ctx, deed: &Fencing) -> Option<String> {
+        let known = self.state.operations.get(&deed.operation)?;
+        let OperationKind::Fence(fence) = &known.kind else { return None };
+        // In drawn worlds it looks too early, and strikes who has just come back.
+        if self.session != deed.session || !ctx.calm {
+            return None;
+        }
+        if known.cancelling {
+            return Some(format!("operation {} is cancelled", deed.operation));
+        }
+        let target = self.state.nodes.keys().find(|name| ctx.host_named(name) == Some(deed.target))?;
+        let record = self.state.nodes.get(target)?;
+        if !record.lost() || record.lease_epoch != fence.lease_epoch {
+            return Some(format!("{target} is not lost any more"));
+        }
+        let heard = self.leading.as_ref()?.heard.get(target)?;
+        let heartbeat = self.state.cluster.settings.terms.heartbeat;
+        let answers = host.clock(ctx.now).since(heard.received).0 * 2 < heartbeat.0 * 5;
+        (answers && !fence.forced).then(|| format!("{target} answers again"))
     }
 
     fn plan(&mut self, host: &mut Host, ctx: &mut Ctx, now: BootMs) {

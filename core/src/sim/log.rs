@@ -25,6 +25,8 @@ pub(super) enum Payload {
     Empty,
     Proposals(Arc<[Proposal]>),
     Members(Arc<Members>),
+    /// A recovery begins a log of its own with these members.
+    Anew(Arc<Members>, Arc<[Proposal]>),
 }
 
 /// Who votes and who only listens. While `old` is set, both sets of voters must agree.
@@ -41,11 +43,11 @@ impl Members {
         most(&self.voters) && (self.old.is_empty() || most(&self.old))
     }
 
-    fn votes(&self, id: RaftId) -> bool {
+    pub(super) fn votes(&self, id: RaftId) -> bool {
         self.voters.contains(&id) || self.old.contains(&id)
     }
 
-    fn all(&self) -> BTreeSet<RaftId> {
+    pub(super) fn all(&self) -> BTreeSet<RaftId> {
         self.voters.iter().chain(&self.old).chain(&self.learners).copied().collect()
     }
 }
@@ -98,6 +100,19 @@ impl LogDisk {
         self.failed = false;
     }
 
+    /// Goes on from its first `length` entries as the log of these members alone, in a term of its own.
+    pub(super) fn begin_anew(&mut self, length: u64, members: Members, recovery: Proposal) {
+        self.truncate(length);
+        (self.term, self.vote) = (self.term + 1, None);
+        self.push(Payload::Anew(Arc::new(members), Arc::from([recovery])));
+        self.synced = self.last();
+    }
+
+    /// How far it goes.
+    pub(super) fn position(&self) -> (u64, u64) {
+        (self.last_term(), self.last())
+    }
+
     /// May something be written? If not, the process has failed.
     fn writable(&mut self) -> bool {
         self.failed |= self.full;
@@ -114,7 +129,7 @@ impl LogDisk {
     }
 
     fn take(&mut self, entry: Entry) {
-        if let Payload::Members(members) = &entry.payload {
+        if let Payload::Members(members) | Payload::Anew(members, _) = &entry.payload {
             self.members.push((self.last() + 1, members.clone()));
         }
         self.entries.push(entry);
@@ -139,6 +154,16 @@ pub(super) enum LogMessage {
     Voted {
         term: u64,
         granted: bool,
+    },
+    /// Would it be voted for? Nothing is written, and no term rises.
+    Sound {
+        term: u64,
+        last: u64,
+        last_term: u64,
+    },
+    /// It would.
+    Sounded {
+        term: u64,
     },
     Append {
         term: u64,
@@ -169,6 +194,7 @@ impl LogMessage {
             LogMessage::Voted { term, .. }
             | LogMessage::Appended { term, .. }
             | LogMessage::TakeOver { term } => *term > current,
+            LogMessage::Sound { .. } | LogMessage::Sounded { .. } => false,
         }
     }
 }
@@ -197,10 +223,12 @@ pub(super) struct Replica {
     /// When it became leader.
     pub(super) since: BootMs,
     pub(super) outbox: Vec<(RaftId, LogMessage)>,
-    timing: RaftTiming,
-    heard: BootMs,
+    /// Asks before it campaigns, as the real engine does; the cruel one of drawn worlds does not.
+    pub(super) gentle: bool,
+    pub(super) timing: RaftTiming,
+    pub(super) heard: BootMs,
     timeout: Millis,
-    votes: BTreeSet<RaftId>,
+    pub(super) votes: BTreeSet<RaftId>,
     peers: BTreeMap<RaftId, Peer>,
     round: u64,
     over: u64,
@@ -223,6 +251,7 @@ impl Replica {
             commit: 0,
             since: now,
             outbox: Vec::new(),
+            gentle: false,
             timing,
             heard: now,
             timeout: Millis(0),
@@ -238,7 +267,7 @@ impl Replica {
         replica
     }
 
-    fn draw_timeout(&mut self, random: &mut Random) {
+    pub(super) fn draw_timeout(&mut self, random: &mut Random) {
         let RaftTiming { election_min, election_max, .. } = self.timing;
         self.timeout = Millis(random.between(election_min.0, election_max.0));
     }
@@ -283,8 +312,14 @@ impl Replica {
             }
             self.advance(disk, now);
         } else if disk.members().votes(self.me) && now.since(self.heard) >= self.timeout {
-            self.campaign(disk, now, random, false);
+            if self.gentle { self.sound(disk, now, random) } else { self.campaign(disk, now, random, false) }
         }
+    }
+
+    /// Has no part in any quorum any more.
+    pub(super) fn stand_aside(&mut self) {
+        (self.role, self.leader) = (Role::Follower, None);
+        self.outbox.clear();
     }
 
     /// Begins a round now, for those who wait for one.
@@ -323,7 +358,7 @@ impl Replica {
         }
     }
 
-    fn campaign(&mut self, disk: &mut LogDisk, now: BootMs, random: &mut Random, forced: bool) {
+    pub(super) fn campaign(&mut self, disk: &mut LogDisk, now: BootMs, random: &mut Random, forced: bool) {
         if !disk.writable() {
             return;
         }
@@ -485,6 +520,10 @@ impl Replica {
                     self.advance(disk, now);
                 }
             }
+            LogMessage::Sound { term, last, last_term } => {
+                self.sounded_out(disk, from, (term, last, last_term), now);
+            }
+            LogMessage::Sounded { term } => self.sounded(disk, from, term, now, random),
             LogMessage::TakeOver { term } => {
                 if term == disk.term && !self.leads() && disk.members().voters.contains(&self.me) {
                     self.campaign(disk, now, random, true);
@@ -496,9 +535,7 @@ impl Replica {
     fn asked_for_vote(&mut self, disk: &mut LogDisk, from: RaftId, ask: (u64, u64, u64, bool), now: BootMs) {
         let (term, last, last_term, forced) = ask;
         // A member that hears a leader does not help to unseat it, unless that leader handed over.
-        let heard = self.leader.is_some() && now.since(self.heard) < self.timing.election_min;
-        let content = self.leads() && self.quorum_age(now).is_some_and(|age| age < self.timing.election_min);
-        if !forced && (heard || content) {
+        if !forced && self.content(now) {
             return;
         }
         if term > disk.term {

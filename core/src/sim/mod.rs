@@ -6,6 +6,7 @@
 mod broken;
 mod counts;
 mod ctx;
+mod disaster;
 mod disk;
 pub mod faults;
 mod guard;
@@ -14,15 +15,21 @@ mod invariants;
 mod join;
 mod lead;
 mod log;
+mod look;
 mod network;
 mod node;
 mod operator;
+mod play;
 mod random;
 pub mod report;
 #[cfg(test)]
 mod rules;
+pub mod scenario;
 mod scene;
 pub mod script;
+mod shrink;
+mod sounding;
+mod story;
 mod strike;
 mod switches;
 #[cfg(test)]
@@ -35,8 +42,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use counts::Count;
+pub use play::Play;
+pub use scenario::Scenario;
 pub use scene::DeviceFault;
 pub use script::Script;
+pub use shrink::{Shrunk, shrink};
+pub use story::Told;
 pub use switches::Broken;
 use world::World;
 
@@ -47,12 +58,26 @@ pub struct Options {
     pub hosts: Option<usize>,
     /// How many faults.
     pub faults: u32,
+    /// May the log itself be lost in part: a forced quorum, a restore?
+    pub disasters: bool,
     /// How long faults may come, in milliseconds of true time.
     pub faults_ms: u64,
     /// How long everything may take to come right after the heal, in milliseconds of true time.
     pub heal_ms: u64,
     /// A written world instead of a drawn one.
     pub script: Option<Arc<Script>>,
+    /// These faults in place of the drawn ones; the rest of a drawn world stays as its seed has it.
+    pub instead: Option<Arc<[script::Step]>>,
+    /// Do operators of a drawn world ask for things?
+    pub operators: bool,
+    /// Does chance alone lose, double and delay messages of a drawn world?
+    pub chance: bool,
+    /// What should be so, and when.
+    pub expect: Arc<[scenario::Expectation]>,
+    /// Tell the story.
+    pub story: bool,
+    /// Nodes probe one another and pass on what screens show.
+    pub shown: bool,
     /// What a test of the simulator itself breaks in it.
     pub broken: Broken,
     /// Keep every line of the transcript, not only its hash.
@@ -64,9 +89,16 @@ impl Default for Options {
         Self {
             hosts: None,
             faults: 12,
+            disasters: true,
             faults_ms: 24_000,
             heal_ms: 60_000,
             script: None,
+            instead: None,
+            operators: true,
+            chance: true,
+            expect: Arc::new([]),
+            story: false,
+            shown: false,
             broken: Broken::default(),
             keep_transcript: false,
         }
@@ -90,6 +122,10 @@ pub struct Outcome {
     pub transcript_hash: String,
     /// The transcript, if it was to be kept.
     pub transcript: Vec<String>,
+    /// What happened, if it was to be told.
+    pub story: Vec<Told>,
+    /// What was expected and not so.
+    pub unmet: Vec<String>,
 }
 
 /// An invariant that did not hold.

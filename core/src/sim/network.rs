@@ -56,6 +56,11 @@ impl Network {
         false
     }
 
+    /// Could a message pass over this segment now?
+    pub(super) fn open(&self, from: usize, to: usize, segment: usize, now: u64) -> bool {
+        self.cut[from][to] <= now && self.segments[segment % SEGMENTS] <= now
+    }
+
     pub(super) fn cut(&mut self, from: usize, to: usize, until: u64) {
         self.cut[from][to] = self.cut[from][to].max(until);
     }

@@ -12,6 +12,7 @@ use super::guard::{self, Call};
 use super::host::Host;
 use super::lead::Leading;
 use super::log::{LogMessage, Payload, Replica};
+use super::look::Sights;
 use super::switches::{Plant, Rule};
 use crate::command::{Actor, Command, Proposal};
 use crate::effect::{Effect, FenceDeed, FenceNode, FetchState};
@@ -52,11 +53,16 @@ pub(super) struct Node {
     pub(super) known_since: BTreeMap<NodeId, ((RaftId, LeaseEpoch), BootMs)>,
     fetch_begun: BTreeMap<(u64, u32), BootMs>,
     next_beat: BootMs,
+    beaten: BootMs,
     pub(super) dirty: bool,
     reconciled: BootMs,
     facts_asked: BootMs,
+    /// A member of a later history spoke: this node has no part in any quorum any more.
+    pub(super) aside: bool,
     /// The number of the terms that the guard said it holds.
     terms_held: u64,
+    /// What it sees beside what it decides by.
+    pub(super) sights: Sights,
     /// Where a test switched a rule off: the lease as new terms alone stretched it, with their number.
     pub(super) stretched: Option<(u64, BootMs)>,
 }
@@ -68,6 +74,7 @@ impl Node {
         let now = host.clock(ctx.now);
         let state = host.disk.snapshot.clone();
         let mut replica = Replica::new(raft_id, state.cluster.settings.raft, now, &mut ctx.random);
+        replica.gentle = ctx.calm;
         replica.commit = state.revision.0;
         let guarded = host.run.valid_until;
         let holder = LeaseHolder::new(host.boot_id(), host.disk.lease_epoch, guarded, now);
@@ -89,10 +96,13 @@ impl Node {
             known_since: BTreeMap::new(),
             fetch_begun: BTreeMap::new(),
             next_beat: now,
+            beaten: now,
             dirty: true,
             reconciled: now,
             facts_asked: BootMs(0),
+            aside: false,
             terms_held: 0,
+            sights: Sights::default(),
             stretched: None,
         })
     }
@@ -100,12 +110,18 @@ impl Node {
     /// A slice of its life.
     pub(super) fn tick(&mut self, host: &mut Host, ctx: &mut Ctx) {
         let now = host.clock(ctx.now);
-        self.replica.tick(&mut host.disk.log, now, &mut ctx.random);
+        if !self.aside {
+            self.replica.tick(&mut host.disk.log, now, &mut ctx.random);
+        }
         let changed = self.take_inventory(host, ctx);
         self.apply(host, ctx, now);
         self.expire(now);
         self.give_up_fetches(now);
-        let due = now >= self.next_beat || changed;
+        // A process that has just begun learns its cluster's interval only with its State. In drawn worlds it is
+        // slow to go by it, which costs it a lease now and then.
+        let interval = self.state.cluster.settings.terms.heartbeat;
+        let soon = if ctx.calm { self.beaten + interval } else { self.next_beat };
+        let due = now >= self.next_beat.min(soon) || changed;
         if due && self.inventory.is_some() {
             self.beat(host, ctx, now);
         }
@@ -163,7 +179,7 @@ impl Node {
             let index = self.state.revision.0 + 1;
             let Some(entry) = host.disk.log.entry(index).cloned() else { return };
             let proposals: &[Proposal] = match &entry.payload {
-                Payload::Proposals(proposals) => proposals,
+                Payload::Proposals(proposals) | Payload::Anew(_, proposals) => proposals,
                 Payload::Empty | Payload::Members(_) => &[],
             };
             let applied = self.state.apply(Revision(index), proposals);
@@ -234,6 +250,7 @@ impl Node {
     fn beat(&mut self, host: &Host, ctx: &mut Ctx, now: BootMs) {
         let terms = self.state.cluster.settings.terms;
         self.next_beat = now + terms.heartbeat;
+        self.beaten = now;
         let Some(leader) = self.replica.leader.and_then(|id| ctx.host_of(id)) else { return };
         let own = self.state.nodes.get(&host.name).map(|record| broken::standing(ctx, record));
         let beat = self.holder.beat(own, now);
@@ -379,10 +396,15 @@ impl Node {
                 self.apply(host, ctx, now);
                 self.send_log(host, ctx, Some((from, sender)));
             }
+            // That it came was the news.
+            Message::Refused => {}
             Message::Beat { session, report } => self.heard(host, ctx, sender, session, &report, now),
-            Message::Answer { session, answer } => {
+            Message::Answer { session, answer, word } => {
                 if session != self.session {
                     return;
+                }
+                if let Some(word) = word {
+                    self.sights.take_word(word, now);
                 }
                 let own = self.state.nodes.get(&host.name).map(|record| broken::standing(ctx, record));
                 let taken = self.holder.answered(&answer, own, now);

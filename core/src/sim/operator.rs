@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use super::Count;
-use super::ctx::{Ctx, Happening, Message, Origin};
+use super::ctx::{Ctx, Happening, History, Message, Origin};
+use super::disaster;
 use super::host::Host;
 use super::invariants::Truth;
 use super::random::Random;
+use super::scenario::asked;
 use crate::command::{Actor, Command, Proposal};
 use crate::ids::{ClientId, NodeId, RequestId, Revision, SlotId};
 use crate::settings::SettingChange;
@@ -44,6 +46,10 @@ impl Operator {
         Self { services, asks: Vec::new(), begun: false, busy, last_acts: false }
     }
 
+    pub(super) fn services(&self) -> &[Arc<ServiceSpec>] {
+        &self.services
+    }
+
     pub(super) fn asks(&self) -> &[Ask] {
         &self.asks
     }
@@ -73,7 +79,7 @@ impl Operator {
             }
             return;
         }
-        let Some(state) = newest(hosts) else { return };
+        let Some(state) = newest(hosts, ctx) else { return };
         if let Some((command, expected)) = self.draw(hosts, state, ctx) {
             self.begin(ctx, command, expected);
         }
@@ -83,10 +89,13 @@ impl Operator {
         let sequence = self.asks.len() as u64 + 1;
         let client = ClientId(format!("client-{}", sequence % 3));
         ctx.note(format_args!("operator asks {sequence}: {command:?}"));
+        if !ctx.healed {
+            ctx.tell("operator", format_args!("asks: {}", asked(&command)));
+        }
         let proposal = Proposal {
-            request: Some(RequestId { client, sequence }),
+            request: Some(RequestId { client, sequence, settled: 0 }),
             actor: Actor::Operator { name: "op".to_owned(), from: "sim".to_owned() },
-            at: WallMs(ctx.now / 1_000),
+            at: WallMs(3_600_000 + ctx.now / 1_000),
             expected,
             command,
         };
@@ -110,12 +119,18 @@ impl Operator {
         if ask.tries > 0 {
             ctx.count(Count::Retried);
         }
+        if ask.tries == 1 && !ctx.healed {
+            ctx.tell(
+                "operator",
+                format_args!("has no answer yet to {} and asks again", asked(&ask.proposal.command)),
+            );
+        }
         ask.tries += 1;
         let to = ctx.random.index(hosts.len());
         let message =
             Message::Ask { proposal: Box::new(ask.proposal.clone()), origin: Origin::Client(at), hops: 0 };
         let delay = ctx.random.between(300, 5_000);
-        ctx.after(delay, Happening::Deliver { from: to, to, message });
+        ctx.after(delay, Happening::Deliver { from: to, history: History::NONE, to, message });
         ctx.after(AGAIN_US, Happening::AskAgain { ask: at });
     }
 
@@ -127,6 +142,9 @@ impl Operator {
             let ok = answer.result.is_ok();
             ctx.count(if ok { Count::Acknowledged } else { Count::Refused });
             ctx.note(format_args!("operator is answered {}: {:?}", at + 1, answer.result));
+            if let (false, Err(why)) = (ctx.healed, &answer.result) {
+                ctx.tell("operator", format_args!("is refused {}: {why}", asked(&ask.proposal.command)));
+            }
             ask.answer = Some(answer.clone());
         }
         Some(Truth::Answered { ask: at, first, answer })
@@ -223,8 +241,11 @@ fn attestation(hosts: &[Host], state: &State, ctx: &mut Ctx) -> Option<(Command,
     Some((command, Some(record.changed)))
 }
 
-/// The newest State that any node process holds.
-fn newest(hosts: &[Host]) -> Option<&State> {
-    let states = hosts.iter().filter_map(|host| host.node.as_ref().map(|node| &node.state));
+/// The newest State that any node process of the history that goes on holds.
+fn newest<'a>(hosts: &'a [Host], ctx: &Ctx) -> Option<&'a State> {
+    let states = hosts
+        .iter()
+        .filter(|host| disaster::goes_on(host, ctx))
+        .filter_map(|host| host.node.as_ref().map(|node| &node.state));
     states.max_by_key(|state| state.revision)
 }

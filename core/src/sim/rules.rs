@@ -7,8 +7,10 @@ use std::sync::Arc;
 use super::faults::Fault;
 use super::script::{Script, Shape};
 use super::switches::Rule;
+use super::tests::without_disasters;
 use super::{Broken, Options, Violation, run};
 use crate::command::Command;
+use crate::spec::{SpecDefaults, parse_one};
 
 const DOUBLE_RUN: &str = "no_exclusive_slot_runs_twice";
 
@@ -24,8 +26,7 @@ const KIN: [&str; 5] = [
 /// Worlds without these rules, drawn or written, of which one breaks in one of these ways within so many seeds.
 #[track_caller]
 fn breaks(rules: &[Rule], script: Option<Script>, seeds: u64, invariants: &[&str]) {
-    let options =
-        Options { broken: Broken::without(rules), script: script.map(Arc::new), ..Options::default() };
+    let options = Options { script: script.map(Arc::new), ..without_disasters(Broken::without(rules)) };
     let expected = |found: &Violation| invariants.contains(&found.invariant.as_str());
     let found = (0..seeds).find_map(|seed| run(seed, &options).violations.into_iter().find(expected));
     let Some(found) = found else { panic!("{seeds} worlds without {rules:?} do not break so") };
@@ -36,7 +37,7 @@ fn breaks(rules: &[Rule], script: Option<Script>, seeds: u64, invariants: &[&str
 #[track_caller]
 fn doubles(rules: &[Rule], script: Option<Script>, seeds: u64) {
     let broken = Broken::without(rules).only(DOUBLE_RUN);
-    let options = Options { broken, script: script.map(Arc::new), ..Options::default() };
+    let options = Options { script: script.map(Arc::new), ..without_disasters(broken) };
     let doubled = |found: &Violation| found.invariant == DOUBLE_RUN;
     let found = (0..seeds).find_map(|seed| run(seed, &options).violations.into_iter().find(doubled));
     let Some(found) = found else { panic!("nothing runs twice in {seeds} worlds without {rules:?}") };
@@ -166,4 +167,44 @@ fn promise_broken_on_a_slow_link() -> Script {
 fn a_promise_that_is_not_taken_back_in_state_first_is_found() {
     doubles(&[Rule::PromiseInState], Some(promise_broken_on_a_slow_link()), 200);
     whole(promise_broken_on_a_slow_link(), 3);
+}
+
+/// The majority grants what the minority never hears of, and then its node processes are gone: what is critical
+/// runs on. The minority goes on without them and is asked for the same again.
+fn critical_granted_in_what_is_gone() -> Script {
+    let text = "name: pump\nexecutor: process\npriority: critical\nexclusive: true\nspec: {command: [run]}\n";
+    let spec = Arc::new(parse_one(text, &SpecDefaults::default()).unwrap());
+    Script::of(Shape { hosts: 5, ..Shape::default() }, &["db"])
+        .fault(3_000, Fault::ForcedQuorum { first: 0, ms: 6_000, crash: true })
+        .ask(3_200, Command::Deploy { spec: spec.clone() })
+        .ask(6_500, Command::Deploy { spec })
+}
+
+#[test]
+fn an_exclusive_grant_before_every_inventory_is_in_is_found() {
+    doubles(&[Rule::InventoriesFirst], Some(critical_granted_in_what_is_gone()), 50);
+    whole(critical_granted_in_what_is_gone(), 10);
+}
+
+/// The majority writes much that the minority never hears of. One of it comes back with its old data.
+fn former_member_that_has_applied_what_is_gone() -> Script {
+    let put = |at: u64| Command::KvPut {
+        key: vec![b'a'],
+        value: vec![u8::try_from(at % 200).unwrap_or(0)],
+        ttl: None,
+        if_revision: None,
+    };
+    let mut script = Script::of(Shape { hosts: 5, ..Shape::default() }, &["db", "batch"])
+        .fault(3_000, Fault::ForcedQuorum { first: 0, ms: 2_500, crash: true });
+    for at in 0..60 {
+        script = script.ask(3_500 + at * 25, put(at));
+    }
+    script
+}
+
+#[test]
+fn a_former_member_that_is_taken_for_one_is_found() {
+    let kin = ["equal_revision_means_equal_state_hash", "acknowledged_commands_are_never_lost", DOUBLE_RUN];
+    breaks(&[Rule::FormerMembersStayOut], Some(former_member_that_has_applied_what_is_gone()), 50, &kin);
+    whole(former_member_that_has_applied_what_is_gone(), 10);
 }

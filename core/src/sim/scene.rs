@@ -10,12 +10,13 @@ use super::Options;
 use super::disk::Disk;
 use super::host::{Host, boot_id, machine_id};
 use super::log::{LogDisk, Members};
+use super::look;
 use super::random::Random;
 use super::script::Shape;
 use super::switches::Plant;
 use crate::command::{Actor, Command, NodeAdmission, NodeFacts, Proposal};
 use crate::fence::{FenceAction, FenceMethod};
-use crate::ids::{ClusterId, DiskId, NodeId, RaftId, ServiceName};
+use crate::ids::{ClusterId, DiskId, Endpoint, NodeId, RaftId, Segment, ServiceName};
 use crate::observation::ExecutorFact;
 use crate::settings::{ClusterSettings, TimingProfile};
 use crate::spec::{
@@ -84,7 +85,7 @@ fn node_name(index: usize) -> Option<NodeId> {
 /// Draws a world, or makes the written one.
 pub(super) fn draw(options: &Options, random: &mut Random) -> Scene {
     let shape = options.script.as_ref().map(|script| &script.shape);
-    let drawn = options.hosts.unwrap_or_else(|| 3 + random.index(3));
+    let drawn = options.hosts.unwrap_or_else(|| hosts_drawn(random));
     let count = shape.map_or(drawn, |shape| shape.hosts).clamp(1, 7);
     let settings = settings(random, shape);
     let people: Vec<Person> = (0..count).filter_map(|index| person(index, options, random)).collect();
@@ -114,6 +115,20 @@ pub(super) fn draw(options: &Options, random: &mut Random) -> Scene {
     let written = shape.map(|shape| Device { fault: shape.fencing.unwrap_or_default(), slow_ms: 700 });
     let devices = (0..count).map(|_| device(random)).map(|drawn| written.unwrap_or(drawn)).collect();
     Scene { hosts, services, behaviours, devices }
+}
+
+fn hosts_drawn(random: &mut Random) -> usize {
+    3 + random.index(3)
+}
+
+/// How many hosts the world of a seed has: the first that is drawn.
+pub(super) fn hosts_of(seed: u64) -> usize {
+    hosts_drawn(&mut Random::new(seed))
+}
+
+/// The names of all services that may run in a world.
+pub(super) fn cast() -> impl Iterator<Item = &'static str> {
+    CAST.iter().map(|part| part.name)
 }
 
 /// What sets one host apart.
@@ -174,6 +189,10 @@ fn fencing(action: FenceAction) -> Vec<Vec<FenceMethod>> {
     vec![vec![FenceMethod { action, ..FenceMethod::of_program("fence") }]]
 }
 
+fn endpoint(segment: Segment, index: usize) -> Endpoint {
+    Endpoint { segment, host: format!("n{}.sim", index + 1), port: 7_000 }
+}
+
 fn facts(index: usize, options: &Options, random: &mut Random) -> Option<NodeFacts> {
     let action = if random.percent(40) { FenceAction::Reboot } else { FenceAction::Off };
     let fencing = if random.percent(50) { fencing(action) } else { Vec::new() };
@@ -186,7 +205,7 @@ fn facts(index: usize, options: &Options, random: &mut Random) -> Option<NodeFac
     };
     Some(NodeFacts {
         node: node_name(index)?,
-        endpoints: Vec::new(),
+        endpoints: look::segments().into_iter().map(|segment| endpoint(segment, index)).collect(),
         api: String::new(),
         http: String::new(),
         labels: BTreeMap::from([("zone".to_owned(), format!("z{}", index % 2))]),

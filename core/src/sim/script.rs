@@ -41,8 +41,8 @@ pub struct Shape {
 /// One step of a script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// In milliseconds of true time from the beginning.
-    pub at_ms: u64,
+    /// In microseconds of true time from the beginning.
+    pub at_us: u64,
     /// What happens then.
     pub deed: Deed,
 }
@@ -80,14 +80,14 @@ impl Script {
     /// And then something goes wrong.
     #[must_use]
     pub fn fault(mut self, at_ms: u64, fault: Fault) -> Self {
-        self.steps.push(Step { at_ms, deed: Deed::Fault(fault) });
+        self.steps.push(Step { at_us: at_ms * 1_000, deed: Deed::Fault(fault) });
         self
     }
 
     /// And then an operator asks for something.
     #[must_use]
     pub fn ask(mut self, at_ms: u64, command: Command) -> Self {
-        self.steps.push(Step { at_ms, deed: Deed::Ask(Box::new(command)) });
+        self.steps.push(Step { at_us: at_ms * 1_000, deed: Deed::Ask(Box::new(command)) });
         self
     }
 }

@@ -2,13 +2,15 @@
 
 use super::Count;
 use super::ctx::{Ctx, Happening};
+use super::disaster::{goes_on, lose_majority, restore};
 use super::faults::Fault;
 use super::host::{Holder, Host};
 use super::switches::Rule;
 
 /// Whoever leads the newest term.
-fn leader(hosts: &[Host]) -> Option<usize> {
-    let leads = |host: &&Host| host.node.as_ref().is_some_and(|node| node.replica.leads());
+fn leader(hosts: &[Host], ctx: &Ctx) -> Option<usize> {
+    let leads =
+        |host: &&Host| goes_on(host, ctx) && host.node.as_ref().is_some_and(|node| node.replica.leads());
     hosts.iter().filter(leads).max_by_key(|host| host.disk.log.term).map(|host| host.index)
 }
 
@@ -73,41 +75,44 @@ pub(super) fn strike(hosts: &mut [Host], ctx: &mut Ctx, fault: Fault) {
             hosts[host].engine_hangs_until = ctx.now + ms * 1_000;
         }
         Fault::Wipe { host, ms } => {
-            if may_wipe(hosts, host) {
+            if may_wipe(hosts, ctx, host) {
                 hosts[host].power_off(ctx);
                 wipe(&mut hosts[host], ctx);
                 ctx.after(ms * 1_000, Happening::PowerOn { host });
             }
         }
         Fault::WipeRunning { host } => {
-            if may_wipe(hosts, host) {
+            if may_wipe(hosts, ctx, host) {
                 wipe(&mut hosts[host], ctx);
                 ctx.after(100_000, Happening::StartNode { host });
             }
         }
         Fault::CopyDisk { from, to, ms } => {
-            if from != to && may_wipe(hosts, to) {
+            if from != to && may_wipe(hosts, ctx, to) {
                 ctx.count(Count::DisksCopied);
-                let copy = hosts[from].disk.clone();
+                let (copy, history) = (hosts[from].disk.clone(), ctx.histories[from]);
                 hosts[to].power_off(ctx);
                 wipe(&mut hosts[to], ctx);
                 hosts[to].disk = copy;
+                hosts[to].belong(ctx, history);
                 ctx.after(ms * 1_000, Happening::PowerOn { host: to });
             }
         }
+        Fault::ForcedQuorum { first, ms, crash } => lose_majority(hosts, ctx, first, ms, crash),
+        Fault::Restore { host, ms, crash } => restore(hosts, ctx, host, ms, crash),
         Fault::Transfer { to } => transfer(hosts, ctx, to),
         Fault::CrashLeader { ms } => {
-            if let Some(host) = leader(hosts) {
+            if let Some(host) = leader(hosts, ctx) {
                 crash(&mut hosts[host], ctx, ms);
             }
         }
         Fault::FreezeLeader { ms } => {
-            if let Some(host) = leader(hosts) {
+            if let Some(host) = leader(hosts, ctx) {
                 freeze_node(&mut hosts[host], ctx, ms);
             }
         }
         Fault::IsolateLeader { ms } => {
-            if let Some(host) = leader(hosts) {
+            if let Some(host) = leader(hosts, ctx) {
                 isolate(ctx, hosts.len(), host, ms);
             }
         }
@@ -182,7 +187,7 @@ fn others(hosts: usize, host: usize) -> impl Iterator<Item = usize> {
     (0..hosts).filter(move |other| *other != host)
 }
 
-fn cut(ctx: &mut Ctx, from: usize, to: usize, ms: u64) {
+pub(super) fn cut(ctx: &mut Ctx, from: usize, to: usize, ms: u64) {
     let until = ctx.now + ms * 1_000;
     ctx.network.cut(from, to, until);
 }
@@ -244,11 +249,12 @@ fn freeze_twin(host: &mut Host, ctx: &mut Ctx, ms: u64) {
 
 /// May this disk go? Only while a majority of every set of voters keeps its own: with more gone at once the
 /// log itself is gone, and that is a matter of disaster recovery.
-fn may_wipe(hosts: &[Host], host: usize) -> bool {
-    let newest = hosts.iter().max_by_key(|host| (host.disk.log.last_term(), host.disk.log.last()));
-    let Some(members) = newest.map(|host| host.disk.log.members()) else { return false };
-    let own = hosts[host].disk.raft_id;
-    members.quorum(|id| Some(id) != own && hosts.iter().any(|host| host.holds(id)))
+fn may_wipe(hosts: &[Host], ctx: &Ctx, host: usize) -> bool {
+    let members = || hosts.iter().filter(|host| goes_on(host, ctx));
+    let newest = members().max_by_key(|host| (host.disk.log.last_term(), host.disk.log.last()));
+    let Some(others) = newest.map(|host| host.disk.log.members()) else { return false };
+    let own = hosts[host].disk.raft_id.filter(|_| goes_on(&hosts[host], ctx));
+    others.quorum(|id| Some(id) != own && members().any(|host| host.holds(id)))
 }
 
 /// The disk is empty: whoever comes back with it is somebody else.
@@ -258,6 +264,8 @@ fn wipe(host: &mut Host, ctx: &mut Ctx) {
     host.take_empty_disk(ctx);
     if ctx.lacks(Rule::WipedIsNewVoter) {
         host.disk.raft_id = old;
+        let history = ctx.history;
+        host.belong(ctx, history);
     } else if let Some(old) = old {
         ctx.routes.remove(&old);
     }
@@ -265,7 +273,7 @@ fn wipe(host: &mut Host, ctx: &mut Ctx) {
 
 fn transfer(hosts: &mut [Host], ctx: &mut Ctx, to: usize) {
     let Some(raft_id) = hosts[to].disk.raft_id else { return };
-    let Some(leader) = leader(hosts) else { return };
+    let Some(leader) = leader(hosts, ctx) else { return };
     let host = &mut hosts[leader];
     if host.node_frozen || !host.lives() {
         return;

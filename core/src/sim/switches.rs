@@ -96,6 +96,10 @@ pub(super) enum Rule {
     PromiseInState,
     /// A new leader counts silence from its own election, not from the stored `lost` entry.
     CountFromOwnElection,
+    /// After a recovery nothing exclusive is granted before it is known what runs on every node.
+    InventoriesFirst,
+    /// A node that a recovery went on without is no member until it has joined anew.
+    FormerMembersStayOut,
 }
 
 /// Bugs that can be planted, one at least for each checker.
@@ -135,4 +139,6 @@ pub(super) enum Plant {
     KillCritical,
     /// A rollout replaces all copies of a service at once.
     HastyRollout,
+    /// Something important stops for nobody.
+    IdlePreemption,
 }

@@ -3,19 +3,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::ctx::{Ctx, Fencing, Happening, Message};
+use super::ctx::{Ctx, Fencing, Happening, History, Message};
 use super::faults;
 use super::guard;
 use super::host::{Holder, Host};
 use super::invariants::{Checkers, Truth};
+use super::look;
 use super::network::Network;
 use super::operator::Operator;
 use super::random::Random;
+use super::scenario::said;
 use super::scene::{self, DeviceFault};
-use super::script::Deed;
+use super::script::{Deed, Step};
+use super::story;
 use super::strike::strike;
 use super::switches::Plant;
-use super::{Count, Options, Outcome, Violation, join};
+use super::{Count, Options, Outcome, Violation, disaster, join, scenario};
 use crate::ids::Revision;
 use crate::observation::FenceOutcome;
 
@@ -31,6 +34,9 @@ pub(super) struct World {
     seed: u64,
     options: Options,
     violations: Vec<Violation>,
+    unmet: Vec<String>,
+    /// What is done in it, drawn or written.
+    steps: Vec<Step>,
     /// Nothing more can happen that matters.
     over: bool,
     heal_us: u64,
@@ -43,7 +49,7 @@ impl World {
         let scene = scene::draw(options, &mut random);
         let names = scene.hosts.iter().map(|host| (host.name.clone(), host.index)).collect();
         let routes = scene.hosts.iter().filter_map(|host| Some((host.disk.raft_id?, host.index))).collect();
-        let calm = options.script.is_some();
+        let calm = options.script.is_some() || !options.chance;
         let ctx = Ctx {
             now: 0,
             random,
@@ -59,22 +65,28 @@ impl World {
             behaviours: scene.behaviours,
             devices: scene.devices,
             newest: Revision(0),
+            history: History::FIRST,
+            histories: vec![History::FIRST; scene.hosts.len()],
             truth: Vec::new(),
             broken: options.broken.clone(),
             calm,
             lines: VecDeque::new(),
             kept: options.keep_transcript.then(Vec::new),
+            story: options.story.then(Vec::new),
+            shown: options.shown || !options.expect.is_empty(),
             hash: 0,
         };
         let heal_us = options.faults_ms * 1_000;
         let mut world = Self {
             checkers: Checkers::new(&scene.hosts, options.broken.judged_by()),
-            operator: Operator::new(scene.services, options.script.is_none()),
+            operator: Operator::new(scene.services, options.script.is_none() && options.operators),
             hosts: scene.hosts,
             ctx,
             seed,
             options: options.clone(),
             violations: Vec::new(),
+            unmet: Vec::new(),
+            steps: Vec::new(),
             over: false,
             heal_us,
             end_us: heal_us + options.heal_ms * 1_000,
@@ -84,18 +96,35 @@ impl World {
     }
 
     fn begin(&mut self) {
+        story::opening(&mut self.ctx, &self.hosts, self.operator.services());
         for host in &mut self.hosts {
             host.start_node(&mut self.ctx);
             let at = self.ctx.random.below(SLICE_US.1);
             self.ctx.after(at, Happening::Slice { host: host.index });
         }
-        match self.options.script.clone() {
-            Some(script) => {
-                for step in &script.steps {
-                    self.ctx.after(step.at_ms * 1_000, Happening::Step(step.deed.clone()));
+        let steps = match (&self.options.script, &self.options.instead) {
+            (Some(script), _) => script.steps.clone(),
+            (None, instead) => {
+                // Drawn even where others come in their place: what chance does afterwards stays the same.
+                let (hosts, until_us) = (self.hosts.len(), self.heal_us);
+                let mut drawn = faults::draw_all(&mut self.ctx.random, hosts, until_us, self.options.faults);
+                if self.options.disasters {
+                    drawn.extend(faults::draw_disasters(self.seed, hosts, until_us));
                 }
+                instead.as_ref().map_or(drawn, |steps| steps.to_vec())
             }
-            None => faults::schedule(&mut self.ctx, self.hosts.len(), self.heal_us, self.options.faults),
+        };
+        for step in &steps {
+            self.ctx.after(step.at_us, Happening::Step(step.deed.clone()));
+        }
+        self.steps = steps;
+        if self.ctx.shown {
+            self.ctx.after(look::PROBE_US, Happening::Probe);
+        }
+        let mut moments: Vec<u64> = self.options.expect.iter().map(|expected| expected.at_us).collect();
+        moments.dedup();
+        for at_us in moments {
+            self.ctx.after(at_us, Happening::Expect);
         }
         self.ctx.after(400_000, Happening::Operate);
         self.ctx.after(join::EVERY_US, Happening::LookAfter);
@@ -104,7 +133,27 @@ impl World {
 
     /// Runs to the end.
     pub(super) fn run(mut self) -> Outcome {
-        while !self.over && self.violations.is_empty() && self.step() {}
+        while self.goes_on() && self.step() {}
+        self.outcome()
+    }
+
+    /// What is done in it, drawn or written.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Has it not come to its end?
+    pub(super) fn goes_on(&self) -> bool {
+        !self.over && self.violations.is_empty()
+    }
+
+    /// True time of what happens next, in microseconds.
+    pub(super) fn next_us(&self) -> Option<u64> {
+        self.ctx.queue.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// What it came to.
+    pub(super) fn outcome(self) -> Outcome {
         let ctx = self.ctx;
         Outcome {
             seed: self.seed,
@@ -114,10 +163,12 @@ impl World {
             counts: ctx.counts,
             transcript_hash: format!("{:016x}", ctx.hash),
             transcript: ctx.kept.unwrap_or_default(),
+            story: ctx.story.unwrap_or_default(),
+            unmet: self.unmet,
         }
     }
 
-    fn step(&mut self) -> bool {
+    pub(super) fn step(&mut self) -> bool {
         let Some(((at, _), happening)) = self.ctx.queue.pop_first() else { return false };
         self.ctx.now = at;
         self.ctx.steps += 1;
@@ -137,6 +188,7 @@ impl World {
             return;
         }
         self.ctx.note(format_args!("VIOLATION of {invariant}: {detail}"));
+        self.ctx.tell("VIOLATED", format_args!("{}: {detail}", invariant.replace('_', " ")));
         self.violations.push(Violation {
             seed: self.seed,
             invariant: invariant.to_owned(),
@@ -161,7 +213,9 @@ impl World {
                     self.violated(invariant, detail);
                 }
             }
-            Happening::Deliver { from, to, message } => deliver(&mut self.hosts[to], ctx, from, message),
+            Happening::Deliver { from, history, to, message } => {
+                deliver(&mut self.hosts[to], ctx, (from, history), message);
+            }
             Happening::Call { host, boots, call } => {
                 let host = &mut self.hosts[host];
                 if host.boots != boots || !host.on || !host.guard.alive {
@@ -217,12 +271,23 @@ impl World {
             Happening::Admitted { host, disk, answer } => {
                 join::admitted(&mut self.hosts[host], ctx, disk, &answer);
             }
-            Happening::Fault(fault) => {
-                if ctx.faulty() {
+            Happening::Step(Deed::Fault(fault)) => {
+                if !ctx.healed {
+                    ctx.tell("fault", format_args!("{}", said(&fault).1));
                     strike(&mut self.hosts, ctx, fault);
                 }
             }
-            Happening::Step(Deed::Fault(fault)) => strike(&mut self.hosts, ctx, fault),
+            Happening::Force { survivors, ms, crash } => {
+                if !ctx.healed {
+                    disaster::force_quorum(&mut self.hosts, ctx, &survivors, ms, crash);
+                }
+            }
+            Happening::Probe => look::probe(&mut self.hosts, ctx),
+            Happening::Expect => {
+                story::runs(ctx, &self.hosts);
+                let unmet = scenario::judge(&self.options.expect, &self.hosts, ctx);
+                self.unmet.extend(unmet);
+            }
             Happening::Step(Deed::Ask(command)) => self.operator.begin(ctx, *command, None),
             Happening::Operate => self.operator.act(&self.hosts, ctx),
             Happening::AskAgain { ask } => self.operator.ask(ask, &mut self.hosts, ctx),
@@ -251,6 +316,9 @@ impl World {
         let device = ctx.fence_device(deed.target);
         if !deed.quorate {
             return self.fenced(deed, FenceOutcome::Withheld { why: "no quorum round".to_owned() });
+        }
+        if let Some(why) = by.node.as_ref().and_then(|node| node.last_look(by, ctx, &deed)) {
+            return self.fenced(deed, FenceOutcome::Withheld { why });
         }
         if ctx.has(Plant::FenceByWord) {
             return self.fenced(deed, FenceOutcome::ProvenOff { output: "off".to_owned() });
@@ -311,6 +379,7 @@ impl World {
     fn fenced(&mut self, deed: Fencing, outcome: FenceOutcome) {
         let node = self.hosts[deed.by].node.as_mut();
         if let Some(node) = node.filter(|node| node.session == deed.session) {
+            story::fenced(&mut self.ctx, deed.by, deed.target, &outcome);
             node.fenced(deed.operation, deed.attempt, outcome);
         }
     }
@@ -319,6 +388,7 @@ impl World {
     fn heal(&mut self) {
         let ctx = &mut self.ctx;
         ctx.note(format_args!("everything is healed"));
+        ctx.tell("healed", format_args!("every fault is over"));
         ctx.healed = true;
         ctx.network.heal();
         for host in &mut self.hosts {
@@ -348,6 +418,8 @@ impl World {
                     self.violated(invariant, detail);
                 }
                 self.over = true;
+                self.ctx.tell("whole", format_args!("all wanted work runs and every operation has ended"));
+                story::runs(&mut self.ctx, &self.hosts);
             }
             Err(why) if self.ctx.now >= self.end_us => {
                 self.violated("after_the_heal_all_placeable_work_runs", why);
@@ -384,13 +456,16 @@ fn resume(host: &mut Host, ctx: &mut Ctx) {
     }
 }
 
-fn deliver(host: &mut Host, ctx: &mut Ctx, from: usize, message: Message) {
+fn deliver(host: &mut Host, ctx: &mut Ctx, (from, history): (usize, History), message: Message) {
     if host.node_frozen || host.paused.is_some() {
-        host.held.push((from, message));
+        host.held.push((from, history, message));
+        return;
+    }
+    if !disaster::takes(host, ctx, (from, history), &message) {
         return;
     }
     if let Some(mut node) = host.node.take() {
-        if let Message::Answer { session, answer } = &message
+        if let Message::Answer { session, answer, .. } = &message
             && *session == node.session
         {
             ctx.truth.push(Truth::AnswerCame { host: host.index, session: *session, answer: *answer });

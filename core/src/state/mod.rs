@@ -27,6 +27,7 @@ pub use records::{
     ServiceRecord, SlotRecord, StopOrder, VersionRecord,
 };
 pub use table::Table;
+pub use words::{JOIN_ANEW, left_behind};
 
 use crate::event::EventRecord;
 use crate::ids::{
@@ -179,14 +180,23 @@ pub struct Preview {
     pub actions: Vec<String>,
     /// What would wait, and for what, in words.
     pub waiting: Vec<String>,
-    /// What happens by itself if nothing is asked for: done, or waited for, in words.
-    pub otherwise: Vec<String>,
+    /// What happens by itself if nothing is asked for, soonest first; then what would still wait.
+    pub otherwise: Vec<Foreseen>,
     /// The copies that lose their node at once.
     pub loses: Vec<Loses>,
     /// What is left of the quorum, in words, where a node goes.
     pub quorum: Option<String>,
     /// The first command that would be refused, if one would.
     pub rejected: Option<Rejection>,
+}
+
+/// One thing that will happen by itself, or that waits for something other than time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreseen {
+    /// After how long; `None` for what no time ends.
+    pub after: Option<crate::units::Millis>,
+    /// What, and why.
+    pub what: String,
 }
 
 /// A copy whose node is taken from it.
@@ -200,6 +210,10 @@ pub struct Loses {
     pub exclusive: bool,
     /// Does it keep state on that node?
     pub state: bool,
+    /// Where it starts instead, if anywhere.
+    pub to: Option<NodeId>,
+    /// Why there, or why nowhere.
+    pub because: String,
 }
 
 /// One step of Raft's membership.
@@ -318,10 +332,12 @@ pub enum WaitCause {
         /// Bytes in all.
         total: u64,
     },
-    /// A fencing is under way or failed.
+    /// A fencing is under way, waits or failed.
     Fencing {
         /// Which operation.
         operation: Option<OperationId>,
+        /// Is a deed under way, so that nothing stands in its way?
+        under_way: bool,
         /// Where it stands, and the remedy.
         detail: String,
     },
@@ -415,6 +431,18 @@ impl State {
     /// The recovery that is not over: some nodes were not heard since.
     pub fn recovering(&self) -> Option<&RecoveryRecord> {
         self.cluster.recovery.as_ref().filter(|recovery| recovery.open)
+    }
+
+    /// The epoch that the last recovery began; the first where there was none. Unlike the epoch of tokens,
+    /// nothing else raises it.
+    pub fn era(&self) -> Epoch {
+        self.cluster.recovery.as_ref().map_or(Epoch(1), |recovery| recovery.epoch)
+    }
+
+    /// Did a recovery go on without this node's data? Until it has joined anew, on a new disk, it is no
+    /// member: it gets no log, has no vote and is not let back in.
+    pub fn left_behind(&self, record: &NodeRecord) -> bool {
+        record.era < self.era()
     }
 
     /// Nodes of which nobody knows what they run, since a recovery.

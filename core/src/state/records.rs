@@ -25,6 +25,9 @@ pub struct NodeRecord {
     pub machine: MachineId,
     /// Its data directory.
     pub disk: DiskId,
+    /// The recovery that those data have been through or were begun after, by the epoch it began. What is of
+    /// an earlier one may hold promises that the cluster knows nothing of, or lack some that it made.
+    pub era: Epoch,
     /// The boot it was admitted or let back in.
     pub boot: BootId,
     /// Raised by each rejoin.
@@ -117,7 +120,9 @@ pub struct RecoveryRecord {
     pub cause: RecoveryCause,
     /// The epoch that began with it.
     pub epoch: Epoch,
-    /// The revision that began it; whatever came after the one before may be gone.
+    /// The last revision that is surely there; whatever came after it may be gone, or be another.
+    pub kept: Revision,
+    /// The revision that began it.
     pub begun: Revision,
     /// When, for people.
     pub at: WallMs,
@@ -130,11 +135,6 @@ pub struct RecoveryRecord {
 }
 
 impl RecoveryRecord {
-    /// The last revision that is surely there.
-    pub fn last(&self) -> Revision {
-        Revision(self.begun.0.saturating_sub(1))
-    }
-
     /// What was done, in a few words.
     pub fn what(&self) -> String {
         self.cause.to_string()
@@ -251,6 +251,8 @@ pub struct EndedClaim {
     pub token: Token,
     /// Whose it was.
     pub node: NodeId,
+    /// With which disk: another one under the same name holds nothing of it.
+    pub raft_id: RaftId,
     /// What proved its end.
     pub evidence: Evidence,
     /// When in the log.
@@ -511,6 +513,7 @@ impl FencePhase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvRecord {
     /// Its value.
+    #[serde(with = "serde_bytes")]
     pub value: Vec<u8>,
     /// The revision that made it.
     pub created: Revision,
@@ -527,6 +530,8 @@ pub struct KvRecord {
 pub struct ClientRecord {
     /// Answers by request number, bounded to the newest.
     pub answers: BTreeMap<u64, super::Answer>,
+    /// Up to here it said that it will not ask again; what comes of that later is not done.
+    pub settled: u64,
     /// The revision of its newest request; the clients longest silent are forgotten first.
     pub last: Revision,
 }

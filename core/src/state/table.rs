@@ -11,7 +11,8 @@ use xxhash_rust::xxh3::xxh3_64;
 /// An ordered map with the sum of its records' hashes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table<K: Ord + Clone, V: Clone> {
-    map: OrdMap<K, Arc<Row<V>>>,
+    /// Keys are shared too: every change copies a piece of the map, which must not cost an allocation for each.
+    map: OrdMap<Arc<K>, Arc<Row<V>>>,
     sum: u64,
 }
 
@@ -23,10 +24,13 @@ struct Row<V> {
     value: V,
 }
 
+/// Most records take no more bytes.
+const USUAL: usize = 512;
+
 /// The hash of one value by its encoding.
 pub(super) fn hash_of<T: Serialize>(value: &T) -> u64 {
     // Encoding plain data into memory cannot fail; if it ever does, the same 0 is seen on every node.
-    postcard::to_stdvec(value).map_or(0, |bytes| xxh3_64(&bytes))
+    postcard::to_extend(value, Vec::with_capacity(USUAL)).map_or(0, |bytes| xxh3_64(&bytes))
 }
 
 impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
@@ -48,7 +52,7 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
     /// Sets a record.
     pub fn insert(&mut self, key: K, value: V) {
         let hash = hash_of(&(&key, &value));
-        let old = self.map.insert(key, Arc::new(Row { hash, value }));
+        let old = self.map.insert(Arc::new(key), Arc::new(Row { hash, value }));
         self.sum = self.sum.wrapping_add(hash).wrapping_sub(old.map_or(0, |row| row.hash));
     }
 
@@ -71,12 +75,12 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
 
     /// All records in the order of their keys.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
-        self.map.iter().map(|(key, row)| (key, &row.value))
+        self.map.iter().map(|(key, row)| (&**key, &row.value))
     }
 
     /// All records within a range of keys.
     pub fn range<R: RangeBounds<K>>(&self, range: R) -> impl DoubleEndedIterator<Item = (&K, &V)> {
-        self.map.range(range).map(|(key, row)| (key, &row.value))
+        self.map.range(range).map(|(key, row)| (&**key, &row.value))
     }
 
     /// All records in the order of their keys.
@@ -86,7 +90,7 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
 
     /// All keys in order.
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &K> {
-        self.map.iter().map(|(key, _)| key)
+        self.map.iter().map(|(key, _)| &**key)
     }
 
     /// How many records there are.

@@ -2,8 +2,27 @@
 
 use std::fmt;
 
-use super::{Refusal, Subject, WaitCause};
-use crate::ids::NodeId;
+use super::{Foreseen, Refusal, Subject, WaitCause};
+use crate::ids::{Epoch, NodeId};
+use crate::units::Millis;
+
+impl fmt::Display for Foreseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.after {
+            Some(after) if after > Millis(0) => write!(f, "in {}: {}", after.human(), self.what),
+            Some(_) | None => f.write_str(&self.what),
+        }
+    }
+}
+
+/// What to do with a node that the cluster went on without.
+pub const JOIN_ANEW: &str = "stop it, remove `identity` and `raft` from its data_dir (`guard` and `instances` stay: \
+                             what runs is adopted), and let it join again with a new token";
+
+/// Why a node of before a recovery is refused, without the remedy.
+pub fn left_behind(node: &NodeId, data: Epoch, cluster: Epoch) -> String {
+    format!("the cluster goes on in epoch {cluster}, and the data of {node} are of epoch {data}")
+}
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,10 +57,10 @@ fn sentence(cause: &WaitCause) -> String {
         WaitCause::Health { node, detail } if detail.is_empty() => format!("not healthy yet on {node}"),
         WaitCause::Health { node, detail } => format!("not healthy yet on {node}: {detail}"),
         WaitCause::Copying { done, total } => format!("copied {} of {}", bytes(*done), bytes(*total)),
-        WaitCause::Fencing { operation: Some(operation), detail } => {
+        WaitCause::Fencing { operation: Some(operation), detail, .. } => {
             format!("fencing, operation {operation}: {detail}")
         }
-        WaitCause::Fencing { operation: None, detail } => format!("fencing: {detail}"),
+        WaitCause::Fencing { operation: None, detail, .. } => format!("fencing: {detail}"),
         WaitCause::Recovery { detail, unheard } => {
             let nodes: Vec<String> =
                 unheard.iter().map(|(node, lacks)| format!("{node} ({lacks})")).collect();

@@ -3,25 +3,27 @@
 
 use super::model::{Countdown, Standing};
 use super::sight::Sight;
+use super::stops;
 use super::words::{self, count};
-use crate::ids::{NodeId, SlotId};
-use crate::spec::{Priority, ServiceSpec};
-use crate::state::{Claim, Subject, WaitCause, Waiting};
-use crate::units::Millis;
+use crate::state::{Subject, WaitCause, Waiting};
 
 /// No screen shows more.
 const LIMIT: usize = 200;
 
 pub(super) fn countdowns(sight: &Sight<'_>, standing: &Standing) -> Vec<Countdown> {
     let mut all: Vec<Countdown> = Vec::new();
-    if !standing.quorum {
-        all.extend(own_stops(sight));
-    }
-    for (subject, waiting) in sight.look.waiting {
-        all.extend(waiting.iter().filter_map(|waiting| of(sight, subject, &sight.now(waiting))));
+    // While the voters that are needed are there, this is an election, and the leader's word holds on for it.
+    let electing = standing.voters_heard >= standing.voters_needed && standing.lease_left_ms > 0;
+    if standing.quorum || electing {
+        for (subject, waiting) in sight.look.waiting {
+            all.extend(waiting.iter().filter_map(|waiting| of(sight, subject, &sight.now(waiting))));
+        }
+    } else {
+        // What waited for a decision waits in vain on a side that takes none.
+        all.extend(stops::stops(sight));
     }
     all.sort_by(|one, two| {
-        let time = |countdown: &Countdown| (countdown.in_ms.is_none(), countdown.in_ms);
+        let time = |countdown: &Countdown| (countdown.done, countdown.in_ms.is_none(), countdown.in_ms);
         time(one).cmp(&time(two)).then(two.priority.cmp(&one.priority)).then(one.subject.cmp(&two.subject))
     });
     all.truncate(LIMIT);
@@ -35,8 +37,22 @@ fn of(sight: &Sight<'_>, subject: &Subject, waiting: &Waiting) -> Option<Countdo
         Subject::Slot(slot) => (slot.to_string(), sight.service(slot).map(|service| service.spec.priority)),
         Subject::Operation(operation) => (format!("operation {operation}"), None),
     };
-    let in_ms = waiting.left.map(|left| left.0);
-    Some(Countdown { in_ms, subject, priority, action, why, then, observed: sight.leader_word_fresh() })
+    let here = match &waiting.cause {
+        WaitCause::Evidence { node, .. } => format!("1? ({node})"),
+        _ => String::new(),
+    };
+    Some(Countdown {
+        in_ms: waiting.left.map(|left| left.0),
+        done: false,
+        subject,
+        here,
+        priority,
+        action,
+        why,
+        then,
+        then_ms: None,
+        observed: sight.leader_word_fresh(),
+    })
 }
 
 /// Action, trigger and what follows, for causes that end by themselves or never will.
@@ -86,6 +102,11 @@ fn lines(sight: &Sight<'_>, subject: &Subject, waiting: &Waiting) -> Option<(Str
         WaitCause::Health { node, detail } if timed => {
             line(format!("is started anew on {node}"), detail.clone(), String::new())
         }
+        WaitCause::Fencing { operation: None, detail, .. } => line(
+            "is fenced".to_owned(),
+            detail.clone(),
+            "what was claimed there is free once it is off".to_owned(),
+        ),
         WaitCause::Fencing { detail, .. } => line(
             "is being fenced".to_owned(),
             detail.clone(),
@@ -111,54 +132,5 @@ fn lines(sight: &Sight<'_>, subject: &Subject, waiting: &Waiting) -> Option<(Str
         | WaitCause::Health { .. }
         | WaitCause::Copying { .. }
         | WaitCause::Other { .. } => None,
-    }
-}
-
-/// What this node does with its own copies when its lease runs out.
-fn own_stops(sight: &Sight<'_>) -> Vec<Countdown> {
-    let Some(lease) = sight.look.lease else { return Vec::new() };
-    let now = sight.look.observed.now;
-    let mine: Vec<(&SlotId, &Claim)> = sight.state.claims_on(sight.me()).collect();
-    mine.into_iter()
-        .filter_map(|(slot, claim)| {
-            let spec = sight.service(slot)?.spec_of(claim.version);
-            let expiry = now.until(lease.valid_until);
-            let killed = now.until(lease.deadline(spec.isolation_grace()));
-            Some(own_stop(sight.me(), slot, spec, expiry, killed))
-        })
-        .collect()
-}
-
-fn own_stop(me: &NodeId, slot: &SlotId, spec: &ServiceSpec, expiry: Millis, killed: Millis) -> Countdown {
-    let over = expiry == Millis(0);
-    let why = if over { "the lease of this node has ended" } else { "the lease of this node ends" };
-    let elsewhere = "the side with quorum may start it after that";
-    let (in_ms, action, then) = match spec.priority {
-        _ if spec.keep_on_isolation => {
-            (None, format!("keeps running on {me}"), "it is not exclusive".to_owned())
-        }
-        Priority::Critical => (
-            None,
-            format!("keeps running on {me}"),
-            "elsewhere it stays blocked until this node is fenced or attested dead".to_owned(),
-        ),
-        Priority::Low => (Some(expiry), format!("is killed on {me}"), elsewhere.to_owned()),
-        Priority::Normal | Priority::High if over => {
-            (Some(killed), format!("is stopping on {me}, killed then"), elsewhere.to_owned())
-        }
-        Priority::Normal | Priority::High => (
-            Some(expiry),
-            format!("is told to stop on {me}"),
-            format!("killed {} later at the latest; {elsewhere}", spec.stop.grace.human()),
-        ),
-    };
-    Countdown {
-        in_ms: in_ms.map(|left| left.0),
-        subject: slot.to_string(),
-        priority: Some(spec.priority),
-        action,
-        why: why.to_owned(),
-        then,
-        observed: true,
     }
 }

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::sight::Sight;
 use crate::fence::{FenceAction, FenceMethod};
 use crate::ids::{NodeId, OperationId};
-use crate::observation::FenceTest;
-use crate::state::{NodeRecord, OperationKind, Subject, WaitCause};
-use crate::units::WallMs;
+use crate::observation::{FenceTest, NodeVerdict};
+use crate::reach::Side;
+use crate::state::{FenceRecord, NodeRecord, Operation, OperationKind, Subject, WaitCause};
+use crate::units::{Millis, WallMs};
 
 /// Missing tools that are listed of one method, from one node each.
 const MOST_MISSING: usize = 16;
@@ -24,8 +25,34 @@ pub struct FencingView {
     pub operation: Option<OperationId>,
     /// All fencings that are remembered, newest first.
     pub history: Vec<OperationId>,
-    /// What it waits for or what blocks it, with what to do.
+    /// What it waits for or what blocks it, with what to do; nothing while a deed is under way.
     pub waiting: Option<String>,
+    /// What it holds that is exclusive, so that only proof lets it start elsewhere. Bounded.
+    pub exclusive: Vec<String>,
+    /// In how many milliseconds it is fenced without being asked. From a side without quorum: by the other
+    /// side, as far as can be inferred.
+    pub expected_ms: Option<u64>,
+}
+
+/// How far a fencing is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FenceRunView {
+    /// Who does the attempt under way.
+    pub by: Option<NodeId>,
+    /// The method it is at.
+    pub method: String,
+    /// Of which level, from 1.
+    pub level: u32,
+    /// Of how many levels.
+    pub levels: u32,
+    /// Attempts so far, over all levels.
+    pub attempt: u32,
+    /// The longest that the attempt under way can still take.
+    pub left_ms: Option<u64>,
+    /// What was last said.
+    pub output: String,
+    /// Did an operator ask for it, so that an answer of the node does not call it off?
+    pub forced: bool,
 }
 
 /// One way to fence a node.
@@ -83,20 +110,74 @@ pub(super) fn fencing(sight: &Sight<'_>, node: &NodeId, record: &NodeRecord) -> 
     let of_node = |kind: &OperationKind| matches!(kind, OperationKind::Fence(fence) if fence.node == *node);
     let operations = sight.state.operations.iter().rev().filter(|(_, known)| of_node(&known.kind));
     let operations: Vec<_> = operations.map(|(id, known)| (*id, known.ended.is_none())).collect();
-    let blocked = sight.waiting(&Subject::Node(node.clone())).into_iter().find_map(|line| match line.cause {
-        WaitCause::Fencing { detail, .. } => Some(detail),
+    let lines = sight.waiting(&Subject::Node(node.clone()));
+    let blocked = lines.iter().find_map(|line| match &line.cause {
+        WaitCause::Fencing { operation: Some(_), under_way: false, detail } => Some(detail.clone()),
+        _ => None,
+    });
+    let delay = lines.iter().find_map(|line| match &line.cause {
+        WaitCause::Fencing { operation: None, .. } => line.left,
         _ => None,
     });
     let levels = (0..).zip(&record.facts.fencing).map(|(level, methods)| {
         let methods = (0..).zip(methods);
         methods.map(|(at, method)| self::method(sight, node, (level, at), method)).collect()
     });
+    let automatic = sight.state.cluster.settings.fencing_auto && !record.facts.fencing.is_empty();
+    let exclusive = sight.exclusive(node);
+    let idle = record.proof().is_none() && !operations.iter().any(|(_, running)| *running);
+    let expected = Some(node).filter(|_| automatic && idle && !exclusive.is_empty());
     FencingView {
         levels: levels.collect(),
-        automatic: sight.state.cluster.settings.fencing_auto && !record.facts.fencing.is_empty(),
+        automatic,
+        expected_ms: expected.and_then(|node| expected_in(sight, node, record, delay)).map(|left| left.0),
+        exclusive: exclusive.iter().map(ToString::to_string).collect(),
         operation: operations.iter().find(|(_, running)| *running).map(|(id, _)| *id),
         history: operations.into_iter().map(|(id, _)| id).collect(),
         waiting: blocked,
+    }
+}
+
+/// When a node will be fenced without being asked. Whoever decides knows it by the planner's own wait; a node
+/// on a side that decides nothing counts from when the other side last heard of it.
+fn expected_in(
+    sight: &Sight<'_>,
+    node: &NodeId,
+    record: &NodeRecord,
+    waits: Option<Millis>,
+) -> Option<Millis> {
+    let settings = &sight.state.cluster.settings;
+    if sight.decides() {
+        return match sight.verdict(node) {
+            Some(NodeVerdict::Suspect { lost_in, .. }) => Some(*lost_in + settings.fencing_delay),
+            Some(NodeVerdict::Alive | NodeVerdict::Lost { .. }) | None => waits,
+        };
+    }
+    let mine = |side: &Side| side.mine && side.nodes.contains(node);
+    let sides = &sight.look.verdicts.sides;
+    if record.lost() || !sides.iter().any(mine) || !sides.iter().any(|side| !side.mine && side.majority) {
+        return None;
+    }
+    Some(sight.look.observed.now.until(sight.lease_end(node)? + settings.fencing_delay))
+}
+
+/// How far a fencing is, while it runs and afterwards.
+pub(super) fn run(sight: &Sight<'_>, operation: &Operation, fence: &FenceRecord) -> FenceRunView {
+    let levels = sight.state.nodes.get(&fence.node).map_or(&[][..], |record| &record.facts.fencing);
+    let method = levels.get(fence.level as usize).and_then(|level| level.get(fence.method as usize));
+    let deed = fence.by_node.as_ref().filter(|_| operation.ended.is_none());
+    // Begun with the last step of the journal, on the wall clock of whoever leads: for people.
+    let begun = operation.history.last().map_or(operation.begun_at, |note| note.at);
+    let longest = method.map(FenceMethod::longest_attempt).filter(|_| deed.is_some());
+    FenceRunView {
+        by: fence.by_node.clone(),
+        method: method.map(|method| method.name.clone()).unwrap_or_default(),
+        level: fence.level + 1,
+        levels: levels.len() as u32,
+        attempt: fence.attempt,
+        left_ms: longest.map(|longest| longest.0.saturating_sub(sight.wall_age(begun).0)),
+        output: fence.output.clone(),
+        forced: fence.forced,
     }
 }
 

@@ -105,6 +105,9 @@ fn state_of(sight: &Sight<'_>, claim: &Claim, report: Option<&InstanceReport>) -
     let Some(report) = report else {
         return if claim.stop.is_some() { InstanceState::Stopping } else { InstanceState::Starting };
     };
+    if report.phase.may_run() && !sight.guarded(&claim.node) {
+        return InstanceState::Unknown;
+    }
     match &report.phase {
         InstancePhase::Exited(_) | InstancePhase::StartFailed(_) if claim.stop.is_some() => {
             InstanceState::Stopped
@@ -251,6 +254,9 @@ fn verdict(sight: &Sight<'_>, slot: &SlotId, claim: &Claim, state: InstanceState
             Some(InstancePhase::StartFailed(why)) => format!("{slot} could not be started on {node}: {why}"),
             _ => format!("{slot} failed on {node}"),
         },
+        InstanceState::Unknown if !sight.guarded(node) => format!(
+            "the guard of {node} does not answer: {slot} ran there, and is ended at its deadline unless that answers"
+        ),
         InstanceState::Unknown => format!("{node} cannot tell whether {slot} runs"),
     }
 }

@@ -70,6 +70,7 @@ pub fn items(view: &ClusterView) -> Items {
     };
     put("head", String::new(), json(&head));
     put("links", String::new(), json(&view.links));
+    put("sightings", String::new(), json(&view.sightings));
     for (name, node) in &view.nodes {
         put("node", name.to_string(), json(node));
     }
@@ -129,11 +130,13 @@ pub fn assemble(items: &Items) -> Result<ClusterView, ItemError> {
         instances: imbl::OrdMap::new(),
         operations: imbl::OrdMap::new(),
         events: Vec::new(),
+        sightings: Vec::new(),
         links: LinksView::default(),
     };
     for (key, json) in items {
         match key.0.as_str() {
             "links" => view.links = read(key, json)?,
+            "sightings" => view.sightings = read(key, json)?,
             "node" => {
                 let node: Arc<NodeView> = read(key, json)?;
                 view.nodes.insert(node.name.clone(), node);

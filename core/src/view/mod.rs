@@ -3,6 +3,7 @@
 //! waits and what comes next is the planner's own report.
 
 mod countdowns;
+mod evidence;
 mod fencing;
 mod instances;
 pub mod items;
@@ -12,7 +13,10 @@ mod nodes;
 mod operations;
 mod services;
 mod sight;
+mod sightings;
 mod standing;
+mod stops;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -26,7 +30,7 @@ use imbl::OrdMap;
 pub use crate::event::Level;
 pub use crate::observation::{ExecutorFact, Health, InstanceUsage, NodeUsage, Unavailable};
 pub use crate::reach::LinkFault;
-pub use fencing::{FenceMethodView, FenceTestView, FencingView, MissingView};
+pub use fencing::{FenceMethodView, FenceRunView, FenceTestView, FencingView, MissingView};
 pub use links::{ArbiterRow, LinkRow, LinkVerdict, LinksView, Rtt, SideView};
 pub use model::{
     BlockedView, ClusterKind, ClusterSummary, ClusterView, Countdown, EventView, EvidenceView, ExitView,
@@ -34,6 +38,7 @@ pub use model::{
     OperationView, RecoveryView, Replicas, ServiceView, Standing, Verdict, VersionView, WaitingView, Why,
 };
 pub use sight::Look;
+pub use terms::{FenceTerms, fence_terms};
 pub use why::why;
 
 use crate::event::EventRecord;
@@ -71,7 +76,7 @@ pub fn view(look: &Look<'_>) -> ClusterView {
             recovery: state.cluster.recovery.as_ref().map(|recovery| RecoveryView {
                 what: recovery.what(),
                 epoch: recovery.epoch,
-                last_revision: recovery.last(),
+                last_revision: recovery.kept,
                 at: recovery.at,
                 by: recovery.by.clone(),
                 reason: recovery.reason.clone(),
@@ -82,6 +87,7 @@ pub fn view(look: &Look<'_>) -> ClusterView {
         },
         verdict: Verdict { level: Level::Warning, word: String::new(), sentence: String::new() },
         countdowns: countdowns::countdowns(&sight, &standing),
+        sightings: sightings::sightings(&sight, &standing),
         nodes: nodes.collect(),
         services: services.collect(),
         operations: operations.collect(),

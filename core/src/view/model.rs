@@ -7,7 +7,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::fencing::FencingView;
+use super::fencing::{FenceRunView, FencingView};
 use super::links::LinksView;
 use crate::event::Level;
 use crate::ids::{
@@ -45,6 +45,9 @@ pub struct ClusterView {
     pub operations: OrdMap<OperationId, Arc<OperationView>>,
     /// Recent events, oldest first, bounded.
     pub events: Vec<Arc<EventView>>,
+    /// What happened here and is in no log: a side without quorum writes none. Oldest first, bounded; their
+    /// revision is 0.
+    pub sightings: Vec<Arc<EventView>>,
     /// Who reaches whom.
     pub links: LinksView,
 }
@@ -142,8 +145,12 @@ pub struct Verdict {
 pub struct Countdown {
     /// In how many milliseconds; `None` when it waits for an event, not for a time.
     pub in_ms: Option<u64>,
+    /// Is it over already, and shown because it just happened?
+    pub done: bool,
     /// Whom it concerns.
     pub subject: String,
+    /// Copies it is about on the viewer's side, and where: `2 (n4 n5)`; empty where it is about none.
+    pub here: String,
     /// The concerned service's priority, for order and colour.
     pub priority: Option<Priority>,
     /// What happens, such as `starts on n3`.
@@ -152,6 +159,8 @@ pub struct Countdown {
     pub why: String,
     /// What follows, or what the operator can do.
     pub then: String,
+    /// In how many milliseconds that follows, if a time is set.
+    pub then_ms: Option<u64>,
     /// Seen from here, or inferred?
     pub observed: bool,
 }
@@ -437,6 +446,8 @@ pub struct OperationView {
     pub reason: String,
     /// What happened, oldest first, bounded.
     pub history: Vec<NoteView>,
+    /// How far a fencing is; absent for other kinds.
+    pub fence: Option<FenceRunView>,
 }
 
 /// One line of an operation's history.
@@ -512,6 +523,8 @@ pub struct EvidenceView {
     pub holds: bool,
     /// In words.
     pub detail: String,
+    /// In how many milliseconds it holds by itself, if it does not yet and a time is set.
+    pub left_ms: Option<u64>,
 }
 
 /// One next step.

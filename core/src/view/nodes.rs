@@ -35,7 +35,8 @@ pub(super) fn node(sight: &Sight<'_>, id: &NodeId, record: &NodeRecord, standing
         witness: record.witness,
         leader,
         weight: record.weight,
-        quorum_ack_age_ms: if leader { standing.quorum_ack_age_ms } else { None },
+        // As leader its own, else by the leader's word.
+        quorum_ack_age_ms: sight.look.observed.raft.quorum_ack_age.filter(|_| leader).map(|age| age.0),
         lease_left_ms: lease_left(sight, id, record).0,
         schedulable: schedulable(record) && state == NodeState::Alive,
         drained: record.cordoned && given.claims == 0,
@@ -108,7 +109,7 @@ fn why(sight: &Sight<'_>, id: &NodeId, record: &NodeRecord, state: NodeState) ->
         subject: format!("node {id}"),
         verdict: verdict(sight, id, record, state),
         because,
-        evidence: Vec::new(),
+        evidence: super::evidence::of_node(sight, id),
         next,
     }
 }

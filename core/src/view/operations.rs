@@ -8,7 +8,7 @@ use crate::observation::TransferReport;
 use crate::spec::ServiceSpec;
 use crate::state::{
     FencePhase, FenceRecord, MigrationPhase, MigrationRecord, Operation, OperationKind, RolloutRecord,
-    Subject,
+    Subject, WaitCause,
 };
 use crate::units::{Millis, WallMs};
 
@@ -40,6 +40,7 @@ pub(super) fn operation(sight: &Sight<'_>, id: OperationId, operation: &Operatio
             .iter()
             .map(|note| NoteView { at: note.at, text: note.step.words() })
             .collect(),
+        fence: None,
     };
     let mut row = match &operation.kind {
         OperationKind::Drain(drain) => {
@@ -89,6 +90,7 @@ fn blocked(sight: &Sight<'_>, id: OperationId, operation: &Operation) -> Vec<Blo
     let waiting = sight.waiting(&Subject::Operation(id));
     let mut blocked: Vec<BlockedView> = waiting
         .iter()
+        .filter(|waiting| !matches!(waiting.cause, WaitCause::Fencing { under_way: true, .. }))
         .map(|waiting| BlockedView { what: what.clone(), why: words::cause(&waiting.cause) })
         .collect();
     if let OperationKind::Drain(drain) = &operation.kind {
@@ -200,6 +202,7 @@ fn fence_row(
         done,
         total,
         worst_case_end: Some(WallMs(operation.begun_at.0.saturating_add(longest))),
+        fence: Some(super::fencing::run(sight, operation, fence)),
         ..blank
     }
 }

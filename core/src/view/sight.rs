@@ -8,8 +8,10 @@ use crate::ids::{NodeId, OperationId, SlotId};
 use crate::lease::Lease;
 use crate::observation::{Heard, InstanceReport, NodeVerdict, Observed, Verdicts};
 use crate::spec::Resources;
-use crate::state::{Claim, NodeRecord, OperationKind, ServiceRecord, State, Subject, Waiting};
-use crate::units::{CpuMillis, MemoryMib, Millis, WallMs};
+use crate::state::{
+    Claim, EvidenceItem, NodeRecord, OperationKind, ServiceRecord, State, Subject, WaitCause, Waiting,
+};
+use crate::units::{BootMs, CpuMillis, MemoryMib, Millis, WallMs};
 
 /// Everything that one node knows at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -34,11 +36,16 @@ pub struct Look<'a> {
     pub previous: Option<&'a ClusterView>,
 }
 
+/// Exclusive slots of one node that are named.
+const MOST_EXCLUSIVE: usize = 16;
+
 /// A look with the sums that several parts need.
 pub(super) struct Sight<'a> {
     pub(super) look: &'a Look<'a>,
     pub(super) state: &'a State,
     given: BTreeMap<&'a NodeId, Given>,
+    exclusive: BTreeMap<&'a NodeId, Vec<&'a SlotId>>,
+    blocked: BTreeMap<&'a NodeId, Vec<(&'a SlotId, &'a [EvidenceItem])>>,
     moves: BTreeMap<&'a SlotId, OperationId>,
 }
 
@@ -52,19 +59,38 @@ pub(super) struct Given {
 impl<'a> Sight<'a> {
     pub(super) fn new(look: &'a Look<'a>) -> Self {
         let mut given: BTreeMap<&NodeId, Given> = BTreeMap::new();
+        let mut exclusive: BTreeMap<&NodeId, Vec<&SlotId>> = BTreeMap::new();
         for (slot, record) in look.state.slots.iter() {
             let Some(service) = look.state.services.get(&slot.service) else { continue };
             for claim in &record.claims {
                 let wanted = service.spec_of(claim.version).resources;
                 let sum = given.entry(&claim.node).or_default();
                 sum.claims += 1;
+                let slots = exclusive.entry(&claim.node).or_default();
+                if service.exclusive && slots.len() < MOST_EXCLUSIVE {
+                    slots.push(slot);
+                }
                 sum.reserved = Resources {
                     cpu: CpuMillis(sum.reserved.cpu.0.saturating_add(wanted.cpu.0)),
                     memory: MemoryMib(sum.reserved.memory.0.saturating_add(wanted.memory.0)),
                 };
             }
         }
-        Self { look, state: look.state, given, moves: moves(look.state) }
+        let mut blocked: BTreeMap<&NodeId, Vec<(&SlotId, &[EvidenceItem])>> = BTreeMap::new();
+        for (subject, lines) in look.waiting {
+            let Subject::Slot(slot) = subject else { continue };
+            for line in lines {
+                if let WaitCause::Evidence { node, items, .. } = &line.cause {
+                    blocked.entry(node).or_default().push((slot, items));
+                }
+            }
+        }
+        Self { look, state: look.state, given, exclusive, blocked, moves: moves(look.state) }
+    }
+
+    /// What is exclusive of what a node was given, bounded.
+    pub(super) fn exclusive(&self, node: &NodeId) -> &[&'a SlotId] {
+        self.exclusive.get(node).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn me(&self) -> &'a NodeId {
@@ -73,6 +99,11 @@ impl<'a> Sight<'a> {
 
     pub(super) fn given(&self, node: &NodeId) -> Given {
         self.given.get(node).copied().unwrap_or_default()
+    }
+
+    /// What waits for proof about a node, each with its ticked list as the leader gave it.
+    pub(super) fn blocked_by(&self, node: &NodeId) -> &[(&'a SlotId, &'a [EvidenceItem])] {
+        self.blocked.get(node).map_or(&[], Vec::as_slice)
     }
 
     /// The migration that moves a slot now.
@@ -115,15 +146,53 @@ impl<'a> Sight<'a> {
         (instance.id.token == claim.token).then_some(instance)
     }
 
+    /// Does the guard of a node answer it? If not, what is told of its instances is what was last known.
+    pub(super) fn guarded(&self, node: &NodeId) -> bool {
+        self.heard(node).is_none_or(|heard| heard.report.guard.answering)
+    }
+
     /// What a subject waits for, with the times brought up to now.
     pub(super) fn waiting(&self, subject: &Subject) -> Vec<Waiting> {
         let all = self.look.waiting.get(subject).map_or(&[][..], Vec::as_slice);
         all.iter().map(|waiting| self.now(waiting)).collect()
     }
 
-    /// One line of the report with its time brought up to now.
+    /// One line of the report with its times brought up to now.
     pub(super) fn now(&self, waiting: &Waiting) -> Waiting {
-        Waiting { cause: waiting.cause.clone(), left: waiting.left.map(|left| left - self.look.waiting_age) }
+        let age = self.look.waiting_age;
+        let mut cause = waiting.cause.clone();
+        if let WaitCause::Evidence { items, .. } = &mut cause {
+            for item in items {
+                item.left = item.left.map(|left| left - age);
+            }
+        }
+        Waiting { cause, left: waiting.left.map(|left| left - age) }
+    }
+
+    /// When the lease of a node ends unless it is renewed: its own is known, that of another is counted from its last
+    /// answered heartbeat where that is known here, else from when it was last heard.
+    pub(super) fn lease_end(&self, node: &NodeId) -> Option<BootMs> {
+        if node == self.me() {
+            return self.look.lease.map(|lease| lease.valid_until);
+        }
+        self.heard(node).map(|heard| heard.answered.unwrap_or(heard.received) + self.lease_span())
+    }
+
+    /// Is a node reached by a probe or, where none goes there, heard itself? A report tells of the past for a whole
+    /// lease; a probe notices within two heartbeats.
+    pub(super) fn reaches(&self, node: &NodeId) -> bool {
+        let own = self.look.observed.reach.rows.get(self.me());
+        let mut ways =
+            own.into_iter().flat_map(|own| &own.row.links).filter(|link| &link.to == node).peekable();
+        match ways.peek() {
+            Some(_) => ways.any(|link| link.ok),
+            None => self.seen(node),
+        }
+    }
+
+    /// Does the leader that the viewer knows decide, as far as can be told here?
+    pub(super) fn decides(&self) -> bool {
+        super::standing::decides(self)
     }
 
     pub(super) fn wait_of_slot(&self, slot: &SlotId) -> Vec<Waiting> {

@@ -35,20 +35,14 @@ pub(super) fn standing(sight: &Sight<'_>) -> Standing {
     standing
 }
 
-/// Heard itself, or reached by a probe.
 fn hears(sight: &Sight<'_>, voter: RaftId) -> bool {
-    let Some((node, record)) = sight.state.node_of(voter) else { return false };
-    if node == sight.me() {
-        return true;
-    }
-    let own = sight.look.observed.reach.rows.get(sight.me());
-    let reached = own.is_some_and(|own| own.row.links.iter().any(|link| &link.to == node && link.ok));
-    !record.lost() && (sight.seen(node) || reached)
+    let known = sight.state.node_of(voter);
+    known.is_some_and(|(node, record)| node == sight.me() || (!record.lost() && sight.reaches(node)))
 }
 
 /// A leader decides while a quorum acknowledges it. Whoever follows it knows that by its word, which must be
 /// fresh: a leader cut off with some of its followers goes on talking to them.
-fn decides(sight: &Sight<'_>) -> bool {
+pub(super) fn decides(sight: &Sight<'_>) -> bool {
     let (raft, settings) = (&sight.look.observed.raft, &sight.state.cluster.settings);
     // As long as Raft itself waits; its followers hear of it with every heartbeat.
     let patience = Millis(settings.raft.election_max.0 * 3);

@@ -1,5 +1,7 @@
 //! What an operator reads in each situation, whole, as text.
 
+mod split;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -10,14 +12,14 @@ use super::{ClusterKind, ClusterView, Level, Look, view, why};
 use crate::command::{Actor, Command, NodeAdmission, NodeFacts, OperationStep, Proposal};
 use crate::ids::{
     BootId, ClusterId, DiskId, InstanceId, LeaseEpoch, MachineId, NodeId, OperationId, RaftId, Revision,
-    Segment, ServiceName, SlotId, Token,
+    ServiceName, SlotId, Token,
 };
 use crate::lease::Lease;
 use crate::observation::{
     ExitKind, ExitReason, GuardReport, Health, Heard, InstancePhase, InstanceReport, InstanceUsage,
     NodeReport, NodeUsage, NodeVerdict, Observed, RaftObserved, SlotReport, Verdicts,
 };
-use crate::reach::{KnownRow, LinkVerdict, LinkVerdictKind, Reach, Row, Side};
+use crate::reach::Reach;
 use crate::spec::{Resources, SpecDefaults, parse_one};
 use crate::state::{ClusterSettings, EvidenceItem, Refusal, Reply, State, Subject, WaitCause, Waiting};
 use crate::units::{BootMs, CpuMillis, Millis, WallMs};
@@ -288,7 +290,9 @@ fn why_text(view: &ClusterView, subject: &str) -> String {
     let mut out = format!("{}\n{}\n", why.subject, why.verdict);
     why.because.iter().for_each(|because| writeln!(out, "  because {because}").unwrap());
     for item in &why.evidence {
-        writeln!(out, "  [{}] {}: {}", if item.holds { 'x' } else { ' ' }, item.kind, item.detail).unwrap();
+        let left = item.left_ms.map(|ms| format!(", in {}", Millis(ms).human())).unwrap_or_default();
+        writeln!(out, "  [{}] {}: {}{left}", if item.holds { 'x' } else { ' ' }, item.kind, item.detail)
+            .unwrap();
     }
     for next in &why.next {
         let when = next.when_ms.map(|ms| format!(" in {}", Millis(ms).human())).unwrap_or_default();
@@ -503,91 +507,6 @@ fn the_view_has_the_field_names_that_scripts_rely_on() {
     assert_eq!(service["replicas"], serde_json::json!({"wanted": 2, "running": 2, "healthy": 2}));
     let why = serde_json::to_value(&*why(&view, "db").unwrap()).unwrap();
     assert_eq!(why["subject"], "service db");
-}
-
-fn side(nodes: &[&str], majority: bool, mine: bool) -> Side {
-    let nodes: Vec<NodeId> = nodes.iter().map(|name| id(name)).collect();
-    Side { voters: nodes.len() as u32, nodes, majority, mine, observed: mine }
-}
-
-/// Five nodes, of which n4 and n5 are cut off, seen from one of them.
-fn split(me: &str) -> Scene {
-    let mut s = Scene::new(&["n1", "n2", "n3", "n4", "n5"]);
-    let small = ["n4", "n5"].contains(&me);
-    s.observed.me = id(me);
-    let sides = [vec![id("n1"), id("n2"), id("n3")], vec![id("n4"), id("n5")]];
-    s.verdicts.links = vec![LinkVerdict {
-        kind: LinkVerdictKind::CleanPartition,
-        segment: None,
-        sides: sides.to_vec(),
-        evidence: vec!["nothing passes between n4 and n5 and n1 n2 n3 for 7.2 s".to_owned()],
-        accusers: sides[usize::from(small)].clone(),
-        since: Millis(7_200),
-    }];
-    s.verdicts.sides = vec![side(&["n1", "n2", "n3"], true, !small), side(&["n4", "n5"], false, small)];
-    if small {
-        s.observed.raft.leading = false;
-        s.observed.raft.leader = None;
-        s.observed.raft.quorum_ack_age = None;
-        s.waiting_age = Millis(7_200);
-        s.lease.valid_until = BootMs(NOW.0 - 2_000);
-    }
-    let row = Row {
-        from: id("n2"),
-        boot: BootId("boot-n2".to_owned()),
-        made: BootMs(1),
-        links: Vec::new(),
-        arbiters: Vec::new(),
-        leader: Some(id("n1")),
-        term: 3,
-        lease_left: Millis(0),
-    };
-    let known = KnownRow { at: BootMs(NOW.0 - 7_300), calm: true, row: row.into() };
-    s.observed.reach.rows.insert(id("n2"), known);
-    s
-}
-
-#[test]
-fn a_split_is_the_first_thing_said_on_either_side() {
-    let large = split("n1").view(None);
-    assert_eq!(large.verdict.level, Level::Critical);
-    assert!(
-        large.verdict.sentence.starts_with(
-            "SPLIT-BRAIN for 7.2 s: side A {n1 n2 n3} with 3 of 5 voters HAS QUORUM, the side of n1; side B {n4 n5} \
-             with 2 of 5 voters has no quorum. "
-        ),
-        "{}",
-        large.verdict.sentence
-    );
-    let small = split("n4").view(None);
-    assert_eq!((small.verdict.level, small.verdict.word.as_str()), (Level::Critical, "no quorum"));
-    let told = "SPLIT-BRAIN for 7.2 s: side A {n1 n2 n3} with 3 of 5 voters HAS QUORUM; side B {n4 n5} with 2 of 5 voters \
-                has no quorum, the side of n4. NO QUORUM on this side: n4 hears ";
-    assert!(small.verdict.sentence.starts_with(told), "{}", small.verdict.sentence);
-    let theirs = &small.links.sides[0];
-    assert_eq!(
-        (theirs.observed, theirs.leader.as_ref(), theirs.heard_ms),
-        (false, Some(&id("n1")), Some(7_300))
-    );
-}
-
-#[test]
-fn a_degraded_path_is_a_warning_and_no_more() {
-    let mut s = Scene::new(&["n1", "n2", "n3"]);
-    s.verdicts.sides = vec![side(&["n1", "n2", "n3"], true, true)];
-    s.verdicts.links = vec![LinkVerdict {
-        kind: LinkVerdictKind::SegmentDown,
-        segment: Segment::new("mgmt").ok(),
-        sides: vec![vec![id("n1")], vec![id("n2")], vec![id("n3")]],
-        evidence: vec!["mgmt joins nobody for 4.0 s".to_owned(), "a degraded path, nothing moves".to_owned()],
-        accusers: vec![id("n1")],
-        since: Millis(4_000),
-    }];
-    let view = s.view(None);
-    assert_eq!((view.verdict.level, view.verdict.word.as_str()), (Level::Warning, "degraded"));
-    let told = "mgmt joins nobody for 4.0 s; a degraded path, nothing moves. All 3";
-    assert!(view.verdict.sentence.starts_with(told), "{}", view.verdict.sentence);
-    assert!(view.standing.quorum);
 }
 
 #[test]

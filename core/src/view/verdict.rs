@@ -2,7 +2,7 @@
 
 use super::model::{ClusterView, NodeState, ServiceView, Verdict};
 use super::sight::Sight;
-use super::words::{count, list};
+use super::words::{count, list, seconds};
 use crate::event::Level;
 use crate::units::Millis;
 
@@ -68,28 +68,37 @@ fn without_quorum(sight: &Sight<'_>, view: &ClusterView) -> Verdict {
         (_, 0) => format!("The lease of {me} has ended: what it runs stops, critical copies stay"),
         (_, left) => format!(
             "The lease of {me} ends in {}: then what it runs stops, critical copies stay",
-            Millis(left).human()
+            seconds(Millis(left)).human()
         ),
     };
-    let silent = Millis(standing.data_age_ms).human();
-    if left > 0 && standing.voters_heard >= standing.voters_needed {
-        return Verdict {
-            level: Level::Warning,
-            word: "electing".to_owned(),
-            sentence: format!("No leader since {silent}: an election is under way. Writes wait. {own}"),
+    let leading = sight.look.observed.raft.leading;
+    let silent = seconds(Millis(standing.data_age_ms)).human();
+    let split = split(view).map(|split| format!("{split}. ")).unwrap_or_default();
+    if standing.voters_heard >= standing.voters_needed {
+        let sentence = match leading {
+            true => {
+                format!("{split}{me} leads, but no quorum acknowledges it for {silent}. Writes wait. {own}")
+            }
+            false => format!("{split}No leader since {silent}: an election is under way. Writes wait. {own}"),
         };
+        let level = if left > 0 { Level::Warning } else { Level::Critical };
+        let word = if leading { "unanswered" } else { "electing" };
+        return Verdict { level, word: word.to_owned(), sentence };
     }
+    let alone = match (leading, standing.voters_heard) {
+        (true, 0..=1) => format!("{me} led and stands alone: no quorum acknowledges it for {silent}"),
+        (true, _) => format!("{me} led, but no quorum acknowledges it for {silent}"),
+        (false, _) => format!("no word of a leader for {silent}"),
+    };
     Verdict {
         level: Level::Critical,
         word: "no quorum".to_owned(),
-        sentence: split(view).map(|split| format!("{split}. ")).unwrap_or_default()
-            + &format!(
-                "NO QUORUM on this side: {me} hears {} of {} and {} are needed; no word of a leader for {silent}. \
-             Writes are refused here. {own}",
-                standing.voters_heard,
-                count(standing.voters as usize, "voter", "voters"),
-                standing.voters_needed
-            ),
+        sentence: format!(
+            "{split}Writes are refused here: {me} hears {} of {}, {} are needed. {own}; {alone}",
+            standing.voters_heard,
+            count(standing.voters as usize, "voter", "voters"),
+            standing.voters_needed
+        ),
     }
 }
 
@@ -221,11 +230,11 @@ fn split(view: &ClusterView) -> Option<String> {
     let sides =
         view.links.sides.iter().filter(|side| side.nodes.len() > 1 || side.mine || side.quorum).map(|side| {
             let nodes: Vec<&str> = side.nodes.iter().map(crate::ids::NodeId::as_str).collect();
-            let quorum = if side.quorum { "HAS QUORUM" } else { "has no quorum" };
-            let mine = if side.mine { format!(", the side of {me}") } else { String::new() };
+            let quorum = if side.quorum { "HAS QUORUM" } else { "no quorum" };
+            let mine = if side.mine { format!(" = the side of {me}") } else { String::new() };
             let (name, voters, all) = (&side.name, side.voters, side.voters_total);
-            format!("side {name} {{{}}} with {voters} of {all} voters {quorum}{mine}", nodes.join(" "))
+            format!("side {name} {{{}}} {voters}/{all} voters {quorum}{mine}", nodes.join(" "))
         });
     let sides: Vec<String> = sides.collect();
-    Some(format!("SPLIT-BRAIN for {}: {}", Millis(cut.since_ms).human(), sides.join("; ")))
+    Some(format!("SPLIT-BRAIN for {}: {}", seconds(Millis(cut.since_ms)).human(), sides.join("; ")))
 }

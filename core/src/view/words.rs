@@ -3,6 +3,7 @@
 
 use super::model::{EvidenceView, NextView, WaitingView};
 use crate::state::{WaitCause, Waiting};
+use crate::units::Millis;
 
 /// One cause in a sentence.
 pub(super) fn cause(cause: &WaitCause) -> String {
@@ -83,10 +84,8 @@ pub(super) fn checklist(waiting: &[Waiting]) -> Vec<EvidenceView> {
         .map(|item| EvidenceView {
             kind: item.kind.clone(),
             holds: item.holds,
-            detail: match item.left {
-                Some(left) if !item.holds => format!("{}, in {}", item.detail, left.human()),
-                Some(_) | None => item.detail.clone(),
-            },
+            detail: item.detail.clone(),
+            left_ms: item.left.filter(|_| !item.holds).map(|left| left.0),
         })
         .collect()
 }
@@ -98,6 +97,11 @@ pub(super) fn rows(waiting: &[Waiting]) -> Vec<WaitingView> {
         until_ms: waiting.left.map(|left| left.0),
     };
     waiting.iter().map(row).collect()
+}
+
+/// A length of time without its fractions, where they would only flicker.
+pub(super) fn seconds(length: Millis) -> Millis {
+    if length.0 < 1_000 { length } else { Millis(length.0 / 1_000 * 1_000) }
 }
 
 /// `1 copy`, `2 copies`.

@@ -7,6 +7,7 @@ mod fencing;
 mod leadership;
 mod membership;
 mod operations;
+mod preemption;
 mod previews;
 mod random;
 mod recovery;

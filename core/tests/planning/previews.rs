@@ -1,11 +1,11 @@
 //! What-if answers, by the planner itself, and keys that run out.
 
-use crate::world::{World, node};
+use crate::world::{World, node, slot};
 use quorate_core::command::Command;
 use quorate_core::detect::detect;
 use quorate_core::ids::Revision;
 use quorate_core::plan::{TtlClock, kv_expiry, preview};
-use quorate_core::state::Preview;
+use quorate_core::state::{Preview, Subject};
 use quorate_core::units::{BootMs, Millis};
 
 fn foresee(world: &World, command: Command) -> Preview {
@@ -76,7 +76,9 @@ fn a_fence_is_previewed_with_what_starts_elsewhere() {
         (vec!["db/0".to_owned()], true, false)
     );
     assert_eq!(shown.quorum.unwrap(), "1 of 2 voters are left: NO QUORUM, 2 are needed");
-    assert_eq!(shown.otherwise, Vec::<String>::new(), "nothing happens by itself");
+    assert_eq!(shown.otherwise, [], "nothing happens by itself");
+    let (to, because) = (shown.loses[0].to.clone(), shown.loses[0].because.as_str());
+    assert_eq!((to, because), (Some(node("n1")), "only n1 fits"));
 }
 
 #[test]
@@ -90,7 +92,59 @@ fn what_happens_if_nothing_is_done_is_told_beside_a_fence() {
     world.settle();
     let shown = foresee(&world, Command::Fence { node: node("n2"), reason: "it is stuck".to_owned() });
     assert!(shown.actions.iter().any(|line| line.starts_with("db/0 starts on n1")), "{shown:?}");
-    assert!(shown.otherwise.iter().any(|line| line.starts_with("db/0 waits: ")), "{shown:?}");
+    assert!(shown.otherwise.iter().any(|line| line.what.starts_with("db/0 waits: ")), "{shown:?}");
+}
+
+#[test]
+fn time_passes_in_what_is_foreseen_so_that_it_says_when_silence_will_have_proven_enough() {
+    let mut world = World::new(&["n1", "n2", "n3"]);
+    world.fence_method("n2");
+    world.facts("n2", |facts| facts.armed = true);
+    world.set("fencing.auto", "off");
+    world.deploy("name: db\nplacement: {affinity: [{constraint: \"node == n2\", weight: 50}]}\n");
+    world.deploy("name: web\nreplicas: 3\nplacement: {spread: require}\n");
+    world.settle();
+    world.lose("n2");
+    world.step();
+    let waiting = &world.plan().waiting[&Subject::Slot(slot("db/0"))];
+    let left = waiting.iter().find_map(|line| line.left).unwrap();
+    let command = Command::Fence { node: node("n2"), reason: "it is stuck".to_owned() };
+    let shown = foresee(&world, command.clone());
+    let when = |shown: &Preview, what: &str| {
+        shown.otherwise.iter().find(|line| line.what.starts_with(what)).map(|line| line.after)
+    };
+    assert_eq!(when(&shown, "db/0 starts on n"), Some(Some(left)), "{shown:?}");
+    assert_eq!(when(&shown, "web/2 waits"), Some(None), "no time lets it start: {shown:?}");
+    assert!(
+        shown.actions.iter().any(|line| line.starts_with("db/0 starts on n")),
+        "it starts sooner with the fence: {shown:?}"
+    );
+    let web = shown.loses.iter().find(|loses| loses.slot == slot("web/2")).unwrap();
+    assert!(web.to.is_none() && web.because.starts_with("no node fits"), "{web:?}");
+    // Whoever follows is asked as well, and foresees what its leader would do.
+    world.observed.me = node("n3");
+    world.observed.raft.leading = false;
+    world.observed.raft.leading_since = None;
+    world.observed.raft.followed_since = Some(BootMs(50_000));
+    let shown = foresee(&world, command);
+    assert!(shown.actions.contains(&"n1 fences n2".to_owned()), "{shown:?}");
+    assert_eq!(when(&shown, "db/0 starts on n"), Some(Some(left)), "{shown:?}");
+}
+
+#[test]
+fn a_node_in_doubt_is_foreseen_lost_when_its_time_has_passed() {
+    let mut world = World::new(&["n1", "n2", "n3"]);
+    world.deploy("name: web\nreplicas: 2\n");
+    world.settle();
+    world.kill("n2");
+    world.pass(3_000);
+    world.obey();
+    let shown = foresee(&world, Command::Cordon { node: node("n3"), on: true });
+    let lost = shown.otherwise.iter().find(|line| line.what.starts_with("n2 is committed lost")).unwrap();
+    assert!(lost.after.is_some_and(|after| after > Millis(0) && after < Millis(5_000)), "{shown:?}");
+    assert!(
+        shown.otherwise.iter().any(|line| line.what.contains(" starts on n") && line.after == lost.after)
+    );
 }
 
 #[test]

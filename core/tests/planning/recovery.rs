@@ -1,7 +1,8 @@
 //! After a restore or a forced quorum: what runs is adopted, what is exclusive waits for everybody's word.
 
 use quorate_core::command::Command;
-use quorate_core::state::WaitCause;
+use quorate_core::ids::DiskId;
+use quorate_core::state::{MembershipStep, Subject, WaitCause};
 
 use crate::world::{World, node};
 
@@ -95,4 +96,65 @@ fn a_guard_that_does_not_tell_what_runs_is_waited_for() {
     world.reports("n2", |report| report.guard.answering = true);
     world.settle();
     assert!(world.state.recovering().is_none());
+}
+
+#[test]
+fn a_node_of_before_a_forced_quorum_gets_no_log_and_is_not_let_back_in_before_it_joins_anew() {
+    let mut world = World::new(&["n1", "n2", "n3", "n4", "n5"]);
+    let (old, snapshot) = (world.raft_id("n3"), world.state.clone());
+    ["n3", "n4", "n5"].iter().for_each(|name| world.kill(name));
+    world.recover_with(&snapshot, vec![node("n1"), node("n2")]);
+    let voters = vec![world.raft_id("n1"), world.raft_id("n2")];
+    world.observed.raft.voters = voters.clone();
+    world.settle();
+    assert_eq!(world.plan().membership, None, "nobody of before is a member");
+    // It is heard all the same: it is answered by nobody, and its line says what to do.
+    world.thaw("n3");
+    world.log.clear();
+    world.settle();
+    assert_eq!((world.plan().membership, world.log.as_slice()), (None, &[][..]));
+    let waiting = world.plan().waiting;
+    let lines = waiting.get(&Subject::Node(node("n3"))).expect("it says why");
+    assert!(lines.iter().any(|line| line.cause.to_string().contains("join again with a new token")));
+    // Even where it is a member by mistake, it is taken out and never votes.
+    world.observed.raft.learners = vec![old];
+    assert_eq!(world.plan().membership, Some(MembershipStep::Remove(old)));
+    world.observed.raft.learners.clear();
+    world.admit("n3", |admission| admission.disk = DiskId("another".to_owned()));
+    world.observed.raft.voters = voters;
+    world.settle();
+    assert_eq!(world.plan().membership, Some(MembershipStep::AddLearner(world.raft_id("n3"))));
+    assert_eq!(world.state.unsettled().map(|(node, _)| node.to_string()).collect::<Vec<_>>(), ["n4", "n5"]);
+}
+
+#[test]
+fn a_node_that_was_leaving_is_not_forgotten_before_it_is_known_what_it_runs() {
+    let mut world = World::new(&["n1", "n2", "n3"]);
+    world.kill("n3");
+    world.pass(10_000);
+    world.settle();
+    world.ask(Command::Leave { node: node("n3") });
+    let snapshot = world.state.clone();
+    world.recover_with(&snapshot, vec![node("n1"), node("n2")]);
+    world.observed.raft.voters = vec![world.raft_id("n1"), world.raft_id("n2")];
+    world.settle();
+    assert!(world.state.nodes.contains_key(&node("n3")), "who knows what runs there?");
+    world.ask(Command::AttestDead { node: node("n3"), reason: "burnt".to_owned() });
+    world.settle();
+    assert!(!world.state.nodes.contains_key(&node("n3")));
+}
+
+#[test]
+fn a_node_that_joins_anew_on_a_new_disk_keeps_what_it_runs() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.deploy(SPEC);
+    world.settle();
+    let (snapshot, token) = (world.state.clone(), world.claim("db/0").token);
+    world.recover_with(&snapshot, vec![node("n1")]);
+    world.log.clear();
+    world.admit("n2", |admission| admission.disk = DiskId("another".to_owned()));
+    world.settle();
+    assert_eq!((world.at("db/0").as_str(), world.claim("db/0").token), ("n2", token));
+    let stopped = world.log.iter().any(|command| matches!(command, Command::StopClaim { .. }));
+    assert!(!stopped, "{:?}", world.log);
 }

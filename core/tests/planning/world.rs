@@ -8,8 +8,8 @@ use quorate_core::command::{Actor, Command, NodeAdmission, NodeFacts, Proposal, 
 use quorate_core::detect::detect;
 use quorate_core::fence::FenceMethod;
 use quorate_core::ids::{
-    BootId, ClusterId, DiskId, InstanceId, LeaseEpoch, MachineId, NodeId, OperationId, RaftId, Revision,
-    SlotId,
+    BootId, ClusterId, DiskId, Epoch, InstanceId, LeaseEpoch, MachineId, NodeId, OperationId, RaftId,
+    Revision, SlotId,
 };
 use quorate_core::observation::{
     ExecutorFact, FenceOutcome, FenceReport, GuardReport, Health, Heard, InstancePhase, InstanceReport,
@@ -390,11 +390,19 @@ impl World {
         self.state.services.get(&slot.service).unwrap().spec_of(claim.version).run_digest()
     }
 
-    /// The cluster goes on from an earlier State, as after a restore or a forced quorum.
+    /// The cluster goes on from an earlier State, and all of its nodes with it.
     pub fn recover(&mut self, from: &State) {
+        let survivors = from.nodes.keys().cloned().collect();
+        self.recover_with(from, survivors);
+    }
+
+    /// The cluster goes on from an earlier State with the data of these nodes alone.
+    pub fn recover_with(&mut self, from: &State, survivors: Vec<NodeId>) {
         self.state = from.clone();
         self.ask(Command::Recover(Recovery {
-            cause: RecoveryCause::ForcedQuorum { survivors: vec![self.observed.me.clone()] },
+            cause: RecoveryCause::ForcedQuorum { survivors },
+            above: Epoch(0),
+            kept: Revision(1_000_000),
             cluster: None,
             founder: None,
             reason: "test".to_owned(),

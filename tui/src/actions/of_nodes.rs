@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::commands::Risk;
 use crate::keymap::Chord;
 use crate::msg::{DemoAction, Out};
+use crate::popups::Popup;
 use crate::popups::dialog::{Deed, Dialog};
 use crate::popups::why;
 use crate::theme::Role;
@@ -116,37 +117,53 @@ fn blast(view: &ClusterView, node: &NodeView) -> Vec<(String, Role)> {
     out
 }
 
-pub(super) fn fence(app: &mut App, by: Chord, power: bool) {
-    let (nodes, Some(view)) = (nodes(app), app.view.clone()) else { return };
-    let [name] = &nodes[..] else {
-        app.say(Level::Warning, "one node at a time: unmark the others (U)");
-        return;
-    };
-    let Some(node) = view.nodes.get(name) else { return };
-    let because = node.why.because.iter().map(|b| (b.clone(), Role::Base)).collect();
-    let methods = if node.fence_methods.is_empty() {
-        vec![(
-            "none: this will be refused; attest (A) once you made sure yourself".to_owned(),
-            Role::Critical,
-        )]
-    } else {
-        node.fence_methods.iter().map(|m| (m.clone(), Role::Base)).collect()
-    };
-    let (title, deed, undo) = if power {
-        let undo = "none after power-off; the node can rejoin by itself when it is on again";
-        (format!("FENCE {name}: power it off and prove it"), Deed::Fence(name.clone()), undo)
-    } else {
-        let undo = "none: what starts elsewhere on your word runs twice if you are wrong";
-        (format!("ATTEST {name}: you made sure that it is dead"), Deed::Attest(name.clone()), undo)
-    };
-    let mut dialog =
-        Dialog::new(title, Risk::NameReason, by, vec![deed]).part("BLAST RADIUS", blast(&view, node));
-    dialog.name = name.to_string();
-    let mut after = vec![("EVIDENCE", why::evidence(&node.why)), ("BECAUSE", because)];
-    if power {
-        after.insert(0, ("BY", methods));
+/// The one node that a question is about.
+fn single(app: &mut App) -> Option<NodeId> {
+    match <[NodeId; 1]>::try_from(nodes(app)) {
+        Ok([node]) => Some(node),
+        Err(_) => {
+            app.say(Level::Warning, "one node at a time: unmark the others (U)");
+            None
+        }
     }
+}
+
+/// The planner is asked what it leads to; its answer is what the question shows.
+pub(super) fn fence(app: &mut App, by: Chord) -> Vec<Out> {
+    let (Some(name), Some(view)) = (single(app), app.view.clone()) else { return Vec::new() };
+    let Some(node) = view.nodes.get(&name) else { return Vec::new() };
+    let title = crate::popups::fence::title(node, &app.theme);
+    let mut dialog = Dialog::new(title, Risk::NameReason, by, vec![Deed::Fence(name.clone())]);
+    let (ask, out) = crate::popups::fence::ask(app, &name);
+    dialog.fence = Some(ask);
+    dialog.name = name.to_string();
+    app.popups.push(Popup::Dialog(Box::new(dialog)));
+    vec![out]
+}
+
+pub(super) fn attest(app: &mut App, by: Chord) {
+    let (Some(name), Some(view)) = (single(app), app.view.clone()) else { return };
+    let Some(node) = view.nodes.get(&name) else { return };
+    let because = node.why.because.iter().map(|b| (b.clone(), Role::Base)).collect();
+    let title = format!("ATTEST {name}: you made sure that it is dead");
+    let undo = "none: what starts elsewhere on your word runs twice if you are wrong";
+    let mut dialog = Dialog::new(title, Risk::NameReason, by, vec![Deed::Attest(name.clone())])
+        .part("BLAST RADIUS", blast(&view, node));
+    dialog.name = name.to_string();
+    let after = vec![("EVIDENCE", why::evidence(&node.why, app.age_ms())), ("BECAUSE", because)];
     ask_with(app, dialog, &[name.to_string()], undo, after);
+}
+
+/// Asks its devices for the power state; nothing is switched.
+pub(super) fn test_fence(app: &mut App) -> Vec<Out> {
+    let Some(node) = single(app) else { return Vec::new() };
+    if app.node(&node).is_some_and(|n| n.fencing.levels.is_empty()) {
+        app.say(Level::Warning, format!("{node} has no fence method to test"));
+        return Vec::new();
+    }
+    let id = app.next_id(format!("test the fence devices of {node}"));
+    app.say(Level::Notice, format!("asked the fence devices of {node} for its power state"));
+    vec![Out::TestFence { id, node }]
 }
 
 pub(super) fn demo(app: &mut App, action: DemoAction, by: Chord) -> Vec<Out> {

@@ -9,7 +9,7 @@ use quorate_core::view::Level;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use super::Popup;
+use super::{Popup, fence};
 use crate::actions;
 use crate::app::App;
 use crate::canvas::{Canvas, centred, split_top};
@@ -60,6 +60,10 @@ pub(crate) struct Dialog {
     pub armed_ms: Option<u64>,
     /// Comes from the editor, which then closes with it.
     pub from_editor: bool,
+    /// For a fencing: what the planner makes of it.
+    pub fence: Option<fence::Ask>,
+    /// Why it cannot be confirmed, whatever is typed.
+    hindrance: Option<String>,
 }
 
 impl Dialog {
@@ -78,6 +82,8 @@ impl Dialog {
             scroll: 0,
             armed_ms: None,
             from_editor: false,
+            fence: None,
+            hindrance: None,
         }
     }
 
@@ -94,7 +100,7 @@ impl Dialog {
 
     fn complete(&self) -> bool {
         let reason = self.risk != Risk::NameReason || self.reason.text().trim().len() >= 3;
-        self.typed.text() == self.name && reason
+        self.typed.text() == self.name && reason && self.hindrance.is_none()
     }
 
     pub fn paste(&mut self, text: &str) {
@@ -124,6 +130,10 @@ pub(crate) fn key(app: &mut App, mut dialog: Box<Dialog>, key: KeyEvent) -> Vec<
     if chord.is("esc") || (!dialog.types() && (chord.is("n") || chord.is("q"))) {
         app.say(Level::Notice, "nothing was done");
         return Vec::new();
+    }
+    dialog.hindrance = fence::hindrance(app, &dialog);
+    if dialog.hindrance.is_some() {
+        dialog.armed_ms = None;
     }
     let confirms = if dialog.types() { chord.is("ctrl-x") } else { chord.is("y") };
     if confirms && chord == dialog.opened_by {
@@ -157,7 +167,9 @@ pub(crate) fn key(app: &mut App, mut dialog: Box<Dialog>, key: KeyEvent) -> Vec<
 }
 
 fn needs(dialog: &Dialog, name: &str) -> String {
-    if dialog.typed.text() == name {
+    if let Some(hindrance) = &dialog.hindrance {
+        hindrance.clone()
+    } else if dialog.typed.text() == name {
         "a reason of three letters or more is needed".to_owned()
     } else {
         format!("type {name} first")
@@ -174,13 +186,17 @@ fn type_into(dialog: &mut Dialog, key: KeyEvent, chord: Chord) {
     }
 }
 
-fn width(columns: u16) -> u16 {
-    100.min(columns.saturating_sub(2))
+fn width(columns: u16, dialog: &Dialog) -> u16 {
+    let most = if dialog.fence.is_some() { 140 } else { 100 };
+    most.min(columns.saturating_sub(2))
 }
 
 fn lines(app: &App, dialog: &Dialog) -> Vec<Line<'static>> {
-    let inside = usize::from(width(app.size.0).saturating_sub(4));
+    let inside = usize::from(width(app.size.0, dialog).saturating_sub(4));
     let mut lines: Vec<Line<'static>> = Vec::new();
+    if let Some(ask) = &dialog.fence {
+        lines.extend(fence::lines(app, ask, inside));
+    }
     for (heading, items) in &dialog.parts {
         section(&mut lines, &app.theme, inside, heading, items);
     }
@@ -201,7 +217,7 @@ pub(crate) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
     let foot = foot_height(dialog);
     let height = (lines.len() as u16 + foot + 2).min(area.height);
     let role = if dialog.risk >= Risk::Name { Role::Critical } else { Role::Warning };
-    let inner = canvas.boxed(centred(area, width(area.width), height), &dialog.title, role);
+    let inner = canvas.boxed(centred(area, width(area.width, dialog), height), &dialog.title, role);
     let (top, bottom) = split_top(inner, inner.height.saturating_sub(foot));
     let over = lines.len().saturating_sub(usize::from(top.height));
     let scroll = dialog.scroll.min(over);
@@ -245,6 +261,15 @@ fn draw_foot(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dialog) {
         field(canvas, area, 1, "reason (tab): ", &dialog.reason, dialog.in_reason);
     }
     let left = dialog.armed_left(app.now_ms);
+    if fence::hindrance(app, dialog).is_some() {
+        let line = Line::from(vec![
+            canvas.span("cannot be confirmed as it stands     ", Role::Critical),
+            canvas.span("esc", Role::Key),
+            canvas.span(" cancels", Role::Base),
+        ]);
+        canvas.line(area, foot_height(dialog) - 1, &line);
+        return;
+    }
     let mut spans = vec![canvas.span("ctrl-x", if left.is_some() { Role::Key } else { Role::Dim })];
     spans.push(match left {
         Some(ms) => canvas.span(format!(" does it, for {} more     ", words::left(ms)), Role::Critical),

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use super::{Popup, scrolled};
 use crate::app::App;
 use crate::canvas::{Canvas, centred};
-use crate::commands::{self, Entry};
+use crate::commands::{self, Entry, SIM};
 use crate::keymap::Chord;
 use crate::msg::Out;
 use crate::theme::Role;
@@ -48,8 +48,10 @@ pub(crate) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, help: &Help) 
 }
 
 fn lines(app: &App, help: &Help) -> Vec<Line<'static>> {
-    let (here, elsewhere): (Vec<&Entry>, Vec<&Entry>) =
-        commands::ALL.iter().partition(|entry| entry.applies(help.context));
+    // A simulated cluster is steered and never changed; any other is never steered.
+    let sim = help.context & SIM != 0;
+    let known = commands::ALL.iter().filter(|entry| SIM & if sim { entry.without } else { entry.needs } == 0);
+    let (here, elsewhere): (Vec<&Entry>, Vec<&Entry>) = known.partition(|entry| entry.applies(help.context));
     let mut out = vec![heading(app, "HERE")];
     out.extend(here.into_iter().flat_map(|entry| line(app, entry)));
     out.push(Line::default());

@@ -3,6 +3,7 @@
 
 pub(crate) mod dialog;
 pub(crate) mod editor;
+pub(crate) mod fence;
 pub(crate) mod help;
 pub(crate) mod palette;
 pub(crate) mod picker;

@@ -99,10 +99,11 @@ pub(crate) fn section(
 }
 
 /// The ticked list of evidence.
-pub(crate) fn evidence(answer: &Answer) -> Vec<(String, Role)> {
+pub(crate) fn evidence(answer: &Answer, age_ms: u64) -> Vec<(String, Role)> {
     let line = |e: &quorate_core::view::EvidenceView| {
         let (tick, role) = if e.holds { ("[x]", Role::Ok) } else { ("[ ]", Role::Base) };
-        (format!("{tick} {}: {}", e.kind.replace('_', " "), e.detail), role)
+        let left = e.left_ms.map(|ms| format!(", {} to go", words::left(ms.saturating_sub(age_ms))));
+        (format!("{tick} {}: {}{}", e.kind.replace('_', " "), e.detail, left.unwrap_or_default()), role)
     };
     answer.evidence.iter().map(line).collect()
 }
@@ -125,7 +126,7 @@ fn of(answer: &Answer, theme: &Theme, age_ms: u64, width: usize) -> Vec<Line<'st
     section(&mut out, theme, width, "", &[(answer.verdict.clone(), Role::Accent)]);
     let because: Vec<_> = answer.because.iter().map(|b| (format!("- {b}"), Role::Base)).collect();
     section(&mut out, theme, width, "BECAUSE", &because);
-    let ticks = evidence(answer);
+    let ticks = evidence(answer, age_ms);
     section(&mut out, theme, width, "EVIDENCE that would let it start elsewhere (one suffices)", &ticks);
     section(&mut out, theme, width, "NEXT", &next(answer, age_ms));
     out

@@ -3,6 +3,7 @@
 
 pub(crate) mod countdowns;
 pub(crate) mod events;
+pub(crate) mod fencing;
 pub(crate) mod instances;
 pub(crate) mod links;
 pub(crate) mod nodes;
@@ -107,6 +108,7 @@ pub(crate) enum Kind {
     Operations,
     Events,
     Links,
+    Fencing,
 }
 
 /// One row; sharing, never copying, what the view holds.
@@ -119,6 +121,8 @@ pub(crate) enum Row {
     Operation(Arc<OperationView>),
     Event(Arc<EventView>),
     Link(Arc<LinkRow>),
+    /// A node by how it can be fenced.
+    Fencing(Arc<NodeView>),
 }
 
 /// What a row, or the object of a detail screen, is about.
@@ -146,6 +150,7 @@ impl Kind {
             Kind::Operations => heads(operations::COLUMNS),
             Kind::Events => heads(events::COLUMNS),
             Kind::Links => heads(links::COLUMNS),
+            Kind::Fencing => heads(fencing::COLUMNS),
         }
     }
 }
@@ -155,7 +160,7 @@ impl Row {
     pub fn id(&self) -> String {
         match self {
             Row::Countdown(c) => format!("{} {}", c.subject, c.action),
-            Row::Node(n) => n.name.to_string(),
+            Row::Node(n) | Row::Fencing(n) => n.name.to_string(),
             Row::Service(s) => s.name.to_string(),
             Row::Instance(i) => i.id.clone().unwrap_or_else(|| i.slot.clone()),
             Row::Operation(o) => o.id.to_string(),
@@ -167,7 +172,7 @@ impl Row {
     /// Is it the object with this id? Costs nothing for the long lists.
     pub fn is(&self, id: &str) -> bool {
         match self {
-            Row::Node(n) => n.name.as_str() == id,
+            Row::Node(n) | Row::Fencing(n) => n.name.as_str() == id,
             Row::Service(s) => s.name.as_str() == id,
             Row::Instance(i) => i.id.as_deref().unwrap_or(&i.slot) == id,
             Row::Countdown(_) | Row::Operation(_) | Row::Event(_) | Row::Link(_) => self.id() == id,
@@ -183,6 +188,7 @@ impl Row {
             Row::Operation(o) => (operations::COLUMNS[column].cell)(o, ctx),
             Row::Event(e) => (events::COLUMNS[column].cell)(e, ctx),
             Row::Link(l) => (links::COLUMNS[column].cell)(l, ctx),
+            Row::Fencing(n) => (fencing::COLUMNS[column].cell)(n, ctx),
         }
     }
 
@@ -195,13 +201,14 @@ impl Row {
             Row::Operation(o) => (operations::COLUMNS[column].key)(o),
             Row::Event(e) => (events::COLUMNS[column].key)(e),
             Row::Link(l) => (links::COLUMNS[column].key)(l),
+            Row::Fencing(n) => (fencing::COLUMNS[column].key)(n),
         }
     }
 
     pub fn subject(&self, view: &ClusterView) -> Subject {
         match self {
             Row::Countdown(c) => named(&c.subject, view),
-            Row::Node(n) => Subject::Node(n.name.clone()),
+            Row::Node(n) | Row::Fencing(n) => Subject::Node(n.name.clone()),
             Row::Service(s) => Subject::Service(s.name.clone()),
             Row::Instance(_) => Subject::Instance(self.id()),
             Row::Operation(o) => Subject::Operation(o.id),

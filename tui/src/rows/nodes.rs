@@ -64,7 +64,9 @@ fn name(n: &NodeView, ctx: &Ctx<'_>) -> Cell {
 pub(crate) fn raft(n: &NodeView, ctx: &Ctx<'_>) -> Cell {
     if n.leader {
         return match n.quorum_ack_age_ms.map(|ms| ms + ctx.age_ms) {
-            Some(ms) if n.observed && ms < words::FRESH_MS => Cell::new("leader, acked", Role::Accent),
+            Some(ms) if n.observed && ctx.view.standing.quorum && ms < words::FRESH_MS => {
+                Cell::new("leader, acked", Role::Accent)
+            }
             Some(ms) if ms < words::FRESH_MS => Cell::new("leader?", Role::Inferred),
             Some(ms) => Cell::new(format!("leader? ack {}", words::span(ms)), Role::Inferred),
             None => Cell::new("leader? no ack", Role::Inferred),

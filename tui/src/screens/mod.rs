@@ -1,5 +1,6 @@
 //! The screens, one file each. Views are pure: they read the cockpit's memory and write cells.
 
+pub(crate) mod fencing;
 pub(crate) mod links;
 pub(crate) mod lists;
 pub(crate) mod logs;

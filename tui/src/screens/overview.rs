@@ -1,15 +1,16 @@
 //! The first screen: what will happen by itself, nodes, services with the worst first, what is under
-//! way, what just happened. Shares its rows out by importance.
+//! way, what just happened. While the cluster is apart: the sides, what stops and why, fencing, the timeline.
+//! Shares its rows out by importance.
 
 use quorate_core::view::ClusterView;
 use ratatui::layout::Rect;
 
 use super::pane;
-use crate::app::App;
+use crate::app::{App, ROOMY};
 use crate::canvas::{Canvas, split_left, split_top};
 use crate::rows::Kind;
 use crate::table::TableId;
-use crate::widgets::{reach, table};
+use crate::widgets::{fences, reach, table};
 
 /// From here on nodes and services stand side by side.
 const WIDE: u16 = 160;
@@ -60,9 +61,6 @@ fn share(claims: &[Claim], height: u16) -> Vec<u16> {
 
 /// While the cluster is split: the sides and, where there is room, who reaches whom. Returns what is left.
 fn split(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) -> Rect {
-    if view.links.sides.len() < 2 {
-        return area;
-    }
     let sides = reach::sides(canvas, view, app.age_ms());
     let beside = area.width >= BESIDE;
     let wanted = if beside { sides.len().max(view.nodes.len() + 1) } else { sides.len() };
@@ -83,9 +81,71 @@ fn split(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) -> 
     rest
 }
 
-pub(crate) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
+/// What stops and why by its deadline, fencing and the timeline; services and nodes where there is room.
+fn incident(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
     let ctx = app.ctx(view);
     let area = split(canvas, area, app, view);
+    let beside = area.width >= BESIDE;
+    let width = if beside { area.width / 2 } else { area.width };
+    let fencing = fences::lines(canvas, view, app.age_ms(), usize::from(width));
+    let fence_rows = u16::try_from(fencing.len()).unwrap_or(u16::MAX);
+    let tall = table::row_height(Kind::Countdowns, area.width);
+    let soon = claim(rows(app, TableId::Countdowns).saturating_mul(tall), 2 * tall, 12 * tall);
+    let happened = claim(rows(app, TableId::Timeline).max(1), 3, u16::MAX);
+    let fence = Claim { least: fence_rows.min(3) + 1, most: fence_rows.saturating_add(1) };
+    let roomy = app.size.1 >= ROOMY;
+    let listed = |id: TableId, most: u16| match roomy {
+        true => claim(rows(app, id), 3, most),
+        false => Claim { least: 0, most: 0 },
+    };
+    let (services, nodes) = (listed(TableId::TopServices, 30), listed(TableId::TopNodes, 9));
+    let running = claim(rows(app, TableId::Running), 1, 4);
+    let running = if roomy { running } else { Claim { least: 0, most: 0 } };
+    let heights = if beside {
+        let both =
+            Claim { least: fence.least.max(happened.least), most: fence.most.max(happened.most.min(14)) };
+        share(&[soon, both, services, nodes, running], area.height)
+    } else {
+        let parts = share(&[soon, fence, happened, services, nodes, running], area.height);
+        vec![parts[0], parts[1] + parts[2], parts[3], parts[4], parts[5]]
+    };
+    let affected = format!("{} services", view.services.len());
+    let (top, rest) = split_top(area, heights[0]);
+    if top.height > 0 {
+        let title = format!("WHAT STOPS, STARTS OR STAYS, AND WHY: by deadline, of {affected}");
+        pane(canvas, top, app, &ctx, TableId::Countdowns, &title, "");
+    }
+    let (both, mut rest) = split_top(rest, heights[1]);
+    let (left, right) = if beside {
+        split_left(both, both.width / 2, 2)
+    } else {
+        split_top(both, fence.most.min(both.height.saturating_sub(happened.least)).max(fence.least))
+    };
+    if left.height > 1 {
+        let inner = canvas.rule(left, "8 FENCING", "", false);
+        canvas.lines(inner, &fencing, 0);
+    }
+    if right.height > 1 {
+        pane(canvas, right, app, &ctx, TableId::Timeline, "5 TIMELINE, newest first", "nothing happened yet");
+    }
+    for (height, id, title) in [
+        (heights[2], TableId::TopServices, "3 SERVICES"),
+        (heights[3], TableId::TopNodes, "2 NODES"),
+        (heights[4], TableId::Running, "4 UNDER WAY"),
+    ] {
+        let (here, below) = split_top(rest, height);
+        if here.height > 1 {
+            pane(canvas, here, app, &ctx, id, title, "");
+        }
+        rest = below;
+    }
+}
+
+pub(crate) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, view: &ClusterView) {
+    if app.incident() {
+        return incident(canvas, area, app, view);
+    }
+    let ctx = app.ctx(view);
     let nodes = Claim {
         least: rows(app, TableId::TopNodes).clamp(1, 3) + 2,
         ..claim(rows(app, TableId::TopNodes), 3, 9)

@@ -1,4 +1,5 @@
 //! Parts that several screens draw.
 
+pub(crate) mod fences;
 pub(crate) mod reach;
 pub(crate) mod table;

@@ -32,6 +32,8 @@ pub(crate) fn sides(canvas: &Canvas<'_>, view: &ClusterView, age_ms: u64) -> Vec
         let nodes = words::fit(&names(side), wide, canvas.glyphs().cut);
         let quorum = if side.quorum { format!("YES{doubt}") } else { "no".to_owned() };
         let leader = match (&side.leader, side.term) {
+            // Never a role alone: whoever still takes itself for the leader there decides nothing.
+            (Some(leader), _) if !side.quorum => format!("{leader}? accepts nothing"),
             (Some(leader), Some(term)) => format!("{leader}{doubt} term {term}"),
             (Some(leader), None) => format!("{leader}{doubt}"),
             (None, _) => "none".to_owned(),

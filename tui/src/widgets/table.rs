@@ -12,7 +12,9 @@ use crate::theme::Role;
 use crate::words;
 
 /// Below this width a countdown takes two lines, so that its reason and what follows are never cut off.
-const TALL_BELOW: u16 = 110;
+pub(crate) const TALL_BELOW: u16 = 110;
+/// From this width on a countdown's reason need not be cut either.
+const WIDE: u16 = 170;
 /// Cursor and mark.
 const GUTTER: u16 = 2;
 
@@ -81,8 +83,13 @@ pub(crate) fn draw(
     let tall = row_height(kind, area.width);
     if tall == 2 {
         // The second line says the rest.
-        heads.truncate(4);
-        heads[3].width = 0;
+        heads.truncate(5);
+        heads[4].width = 0;
+    }
+    if kind == Kind::Countdowns && area.width >= WIDE {
+        for (column, width) in [(1, 20), (3, 16), (4, 28), (5, 60)] {
+            heads[column].width = width;
+        }
     }
     let shown = layout(&heads, area.width.saturating_sub(GUTTER), least_rest(kind));
     let body = if area.height > 1 {
@@ -101,7 +108,8 @@ pub(crate) fn draw(
         let row = row as u16 * tall;
         canvas.line(body, row, &line);
         if let (2, Row::Countdown(c)) = (tall, &table.rows[at]) {
-            let then = if c.then.len() > 1 { format!("; then: {}", c.then) } else { String::new() };
+            let then = crate::rows::countdowns::then_text(c, ctx);
+            let then = if then.len() > 1 { format!("; {then}") } else { String::new() };
             let text = words::clean(&format!("         {}{then}", c.why));
             canvas.text(body, row + 1, &text, Role::Dim);
         }
@@ -165,7 +173,8 @@ pub(crate) fn row_height(kind: Kind, width: u16) -> u16 {
 /// The column that takes what is left is never narrower, as long as others can go.
 fn least_rest(kind: Kind) -> u16 {
     match kind {
-        Kind::Nodes | Kind::Services | Kind::Instances | Kind::Events => 30,
+        Kind::Nodes | Kind::Services | Kind::Instances | Kind::Fencing => 30,
+        Kind::Events => 44,
         Kind::Countdowns => 22,
         Kind::Operations | Kind::Links => 12,
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use quorate_core::view::ClusterView;
-use quorate_tui::{App, Connection, Drawn, Msg, Out, Settings, Surroundings, draw, update};
+use quorate_tui::{App, Connection, Drawn, Foresight, Msg, Out, Settings, Surroundings, draw, update};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -30,6 +30,30 @@ impl Keys {
         keys.take(Msg::Connection(Connection::Attached { to: "n1".into() }));
         keys.take(Msg::View(Arc::new(view)));
         keys
+    }
+
+    /// The same on a terminal that knows no other letters.
+    pub fn ascii(view: ClusterView, width: u16, height: u16) -> Keys {
+        let keys = Keys::new(width, height, Settings::default());
+        let surroundings = Surroundings { locale: "C".into(), ..Surroundings::default() };
+        let settings = Settings { surroundings, attached_to: "n1".into(), ..Settings::default() };
+        let mut keys = Keys { app: App::new(settings).expect("the built-in theme"), ..keys };
+        keys.take(Msg::Resize(width, height));
+        keys.take(Msg::View(Arc::new(view)));
+        keys
+    }
+
+    /// The planner answers what was asked of it, if anything was.
+    pub fn foresees(&mut self, outcome: Result<Foresight, String>) -> &mut Keys {
+        let asked = self.outs.iter().rev().find_map(|out| match out {
+            Out::Foresee { id, .. } => Some(*id),
+            _ => None,
+        });
+        self.outs.retain(|out| !matches!(out, Out::Foresee { .. }));
+        if let Some(id) = asked {
+            self.take(Msg::Foreseen { id, outcome });
+        }
+        self
     }
 
     pub fn take(&mut self, msg: Msg) {

@@ -8,7 +8,7 @@ mod keys;
 mod steering;
 
 use keys::Keys;
-use quorate_core::view::ClusterView;
+use quorate_core::view::{ClusterKind, ClusterView};
 use quorate_tui::{Connection, LogLine, Msg, Out};
 
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 50)];
@@ -51,6 +51,29 @@ fn a_split_shows_its_sides_first_also_to_the_side_that_cannot_decide() {
     shown("overview_split", fixtures::split, &[]);
     let screen = Keys::over(fixtures::split(), 80, 24).screen();
     assert!(screen.contains("YES?"), "the other side's quorum is inferred, and says so:\n{screen}");
+}
+
+#[test]
+fn a_node_that_is_proven_off_is_no_split() {
+    let mut view = fixtures::split();
+    view.standing.quorum = true;
+    for name in ["n1", "n2", "n3"] {
+        fixtures::edit_node(&mut view, name, |n| n.state = quorate_core::view::NodeState::Fenced);
+    }
+    let screen = Keys::over(view, 120, 40).screen();
+    assert!(!screen.contains("SIDES") && screen.contains("WHAT WILL HAPPEN BY ITSELF"), "{screen}");
+}
+
+#[test]
+fn a_simulated_split_is_marked_and_says_how_far_it_is() {
+    for (width, height) in SIZES {
+        let mut view = fixtures::split();
+        view.cluster.kind = ClusterKind::Sim;
+        let mut cockpit = Keys::over(view, width, height);
+        let line = "minority-of-two at 4.2 s, PAUSED | n4: the lease ran out, says the guard: db/0 stops within 800ms";
+        cockpit.take(Msg::Line(line.into()));
+        insta::assert_snapshot!(format!("overview_sim_{width}x{height}"), cockpit.screen());
+    }
 }
 
 #[test]
@@ -105,11 +128,47 @@ fn help_and_palette_come_from_the_registry() {
 
 #[test]
 fn the_questions_before_anything_is_changed() {
-    shown("ask_fence", fixtures::lost, &["2", "F", "type:n2"]);
     shown("ask_drain", fixtures::healthy, &["2", "j", "D"]);
     shown("ask_stop", fixtures::healthy, &["3", "s"]);
     shown("ask_kill", fixtures::healthy, &["2", "K", "k"]);
     shown("pick_target", fixtures::lost, &["3", "j", "j", "m"]);
+}
+
+#[test]
+fn a_fence_is_asked_for_with_all_that_hangs_on_it() {
+    for (width, height) in SIZES {
+        let mut cockpit = Keys::over(fixtures::to_be_fenced(), width, height);
+        cockpit.all(&["2", "F"]).foresees(Ok(fixtures::foresight(1_204)));
+        cockpit.press("type:n2");
+        insta::assert_snapshot!(format!("ask_fence_{width}x{height}"), cockpit.screen());
+    }
+    shown("ask_fence_split", fixtures::split, &["2", "F"]);
+}
+
+#[test]
+fn the_fencing_screen_tells_who_could_fence_whom_what_is_under_way_and_what_was_done() {
+    shown("fencing", fixtures::fenced, &["8"]);
+    shown("fencing_blocked", fixtures::fenced, &["8", "j"]);
+    shown("fencing_split", fixtures::split, &["8"]);
+}
+
+#[test]
+fn it_all_works_in_ascii_and_on_light_ground() {
+    for theme in ["ascii", "light"] {
+        let mut cockpit = match theme {
+            "ascii" => Keys::ascii(fixtures::split(), 80, 24),
+            _ => Keys::over(fixtures::split(), 80, 24),
+        };
+        if theme == "light" {
+            cockpit.press("T");
+        }
+        for journey in [&["1"][..], &["8"], &["2", "F"]] {
+            cockpit.all(journey);
+            let screen = cockpit.screen();
+            assert!(theme != "ascii" || screen.is_ascii(), "{screen}");
+            assert!(screen.contains("n4"), "{screen}");
+        }
+    }
 }
 
 #[test]
@@ -161,6 +220,8 @@ fn no_size_and_no_screen_ever_panics() {
         &["5"],
         &["6"],
         &["7"],
+        &["8"],
+        &["8", "tab", "j"],
         &["?"],
         &[":"],
         &["3", "w"],
@@ -172,13 +233,21 @@ fn no_size_and_no_screen_ever_panics() {
         &["3", "/"],
         &["3", "S"],
     ];
-    let views: [fn() -> ClusterView; 2] = [fixtures::lost, fixtures::empty];
+    let troubled: &[&[&str]] = &[&[], &["7"], &["8"], &["8", "tab", "j"], &["2", "F"]];
+    type Journeys<'a> = &'a [&'a [&'a str]];
+    let views: [(fn() -> ClusterView, Journeys<'_>); 4] = [
+        (fixtures::lost, journeys),
+        (fixtures::empty, journeys),
+        (fixtures::split, troubled),
+        (fixtures::fenced, troubled),
+    ];
     let widths = [1, 2, 3, 5, 12, 40, 80, 110, 160, 500];
     let heights = [1, 2, 3, 5, 14, 24, 200];
-    for view in views {
+    for (view, journeys) in views {
         for journey in journeys {
             let mut cockpit = Keys::over(view(), 80, 24);
             cockpit.all(journey);
+            cockpit.foresees(Ok(fixtures::foresight(9_999)));
             for width in widths {
                 // Wide and high at once only at the very end: what is small is what breaks.
                 for height in

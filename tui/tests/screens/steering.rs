@@ -4,8 +4,8 @@ use crate::fixtures;
 use crate::keys::Keys;
 use quorate_core::command::Command;
 use quorate_core::ids::Revision;
-use quorate_core::view::Level;
-use quorate_tui::{DemoAction, Msg, Out, Preview, PreviewLine, Settings};
+use quorate_core::view::{ClusterKind, Level};
+use quorate_tui::{DemoAction, Msg, Out, Preview, PreviewLine, Settings, SimAction};
 
 fn commands(cockpit: &Keys) -> Vec<&Command> {
     cockpit.outs.iter().filter_map(submitted).collect()
@@ -45,24 +45,71 @@ fn esc_cancels_and_says_that_nothing_was_done() {
 }
 
 #[test]
-fn fencing_needs_the_name_a_reason_and_a_second_key_in_time() {
-    let mut cockpit = Keys::over(fixtures::lost(), 120, 40);
-    cockpit.all(&["2", "F", "ctrl-x"]);
-    assert!(cockpit.screen().contains("type n2 first"));
-    cockpit.all(&["type:n2", "ctrl-x"]);
-    assert!(cockpit.screen().contains("a reason"));
-    cockpit.all(&["tab", "type:it burns", "enter", "y"]);
+fn fencing_needs_the_planners_word_the_name_a_reason_and_a_second_key_in_time() {
+    let mut cockpit = Keys::over(fixtures::to_be_fenced(), 120, 40);
+    cockpit.all(&["2", "F", "type:n2", "tab", "type:it burns", "ctrl-x"]);
+    assert!(cockpit.screen().contains("the planner has not answered yet"), "{}", cockpit.screen());
+    cockpit.foresees(Ok(fixtures::foresight(1_200)));
+    cockpit.all(&["backtab", "backspace", "ctrl-x"]);
+    assert!(cockpit.screen().contains("type n2 first"), "{}", cockpit.screen());
+    cockpit.all(&["type:2", "tab", "enter", "y"]);
     assert!(cockpit.outs.is_empty(), "{:?}", cockpit.outs);
     cockpit.wait(16_000);
+    cockpit.foresees(Ok(fixtures::foresight(1_204)));
     cockpit.press("ctrl-x");
-    assert!(cockpit.outs.is_empty() && cockpit.screen().contains("too late"));
+    assert!(commands(&cockpit).is_empty() && cockpit.screen().contains("too late"), "{}", cockpit.screen());
     cockpit.all(&["type:n2", "ctrl-x"]);
-    match &commands(&cockpit)[..] {
-        [Command::Fence { node, reason }] => {
+    match &cockpit.outs[..] {
+        [Out::Submit { command, expected, .. }] => {
+            let Command::Fence { node, reason } = &**command else { panic!("{command:?}") };
             assert_eq!((node.as_str(), reason.as_str()), ("n2", "it burnsy"));
+            assert_eq!(*expected, Some(Revision(1_204)), "what was shown is what runs");
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn what_is_armed_is_what_was_shown_and_an_answer_that_comes_later_is_let_go() {
+    let mut cockpit = Keys::over(fixtures::to_be_fenced(), 120, 40);
+    cockpit.all(&["2", "F"]).foresees(Ok(fixtures::foresight(1_204)));
+    let mut newer = fixtures::to_be_fenced();
+    newer.revision = Revision(1_300);
+    cockpit.wait(2_000);
+    cockpit.take(Msg::View(std::sync::Arc::new(newer)));
+    assert!(matches!(cockpit.outs[..], [Out::Foresee { .. }]), "asked anew: {:?}", cockpit.outs);
+    cockpit.all(&["type:n2", "tab", "type:it burns"]).foresees(Ok(fixtures::foresight(1_300)));
+    cockpit.wait(2_000);
+    assert!(cockpit.outs.is_empty(), "nothing is asked while it is armed: {:?}", cockpit.outs);
+    cockpit.press("ctrl-x");
+    assert!(
+        matches!(cockpit.outs[..], [Out::Submit { expected: Some(Revision(1_204)), .. }]),
+        "{:?}",
+        cockpit.outs
+    );
+}
+
+#[test]
+fn nothing_is_fenced_from_a_side_without_quorum_nor_where_the_planner_refuses() {
+    let mut cockpit = Keys::over(fixtures::split(), 120, 40);
+    cockpit.all(&["2", "F"]).foresees(Ok(fixtures::foresight(900)));
+    cockpit.all(&["type:n4", "tab", "type:it burns", "ctrl-x"]);
+    assert!(commands(&cockpit).is_empty() && cockpit.screen().contains("NOT ALLOWED: NO QUORUM"));
+    let mut cockpit = Keys::over(fixtures::to_be_fenced(), 120, 40);
+    cockpit.all(&["2", "F"]).foresees(Err("n2 has no fence method".into()));
+    cockpit.all(&["type:n2", "tab", "type:it burns", "ctrl-x"]);
+    assert!(commands(&cockpit).is_empty() && cockpit.screen().contains("n2 has no fence method"));
+}
+
+#[test]
+fn a_test_asks_the_devices_and_switches_nothing() {
+    let mut cockpit = Keys::over(fixtures::fenced(), 120, 40);
+    cockpit.all(&["8", "t"]);
+    assert!(
+        matches!(&cockpit.outs[..], [Out::TestFence { node, .. }] if node.as_str() == "n2"),
+        "{:?}",
+        cockpit.outs
+    );
 }
 
 #[test]
@@ -259,4 +306,32 @@ fn the_summary_for_the_clipboard_has_the_incident_in_it() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_simulated_world_is_steered_and_nothing_is_asked_of_it() {
+    let mut view = fixtures::healthy();
+    view.cluster.kind = ClusterKind::Sim;
+    let mut cockpit = Keys::over(view, 120, 40);
+    cockpit.all(&["space", ".", "+", "-", "[", "]", "v", "6", "space"]);
+    let asked: Vec<&Out> = cockpit.outs.iter().collect();
+    let wanted = [
+        SimAction::Pause,
+        SimAction::Step,
+        SimAction::Faster,
+        SimAction::Slower,
+        SimAction::Back,
+        SimAction::On,
+        SimAction::NextNode,
+        SimAction::Pause,
+    ]
+    .map(Out::Sim);
+    assert_eq!(asked, wanted.iter().collect::<Vec<_>>());
+    cockpit.all(&["2", "D"]);
+    assert_eq!(cockpit.outs.len(), wanted.len());
+    assert!(cockpit.screen().contains("D does nothing here"), "{}", cockpit.screen());
+
+    let mut real = Keys::over(fixtures::healthy(), 120, 40);
+    real.all(&["2", "space", "v"]);
+    assert!(real.outs.is_empty(), "a real cluster is not steered so: {:?}", real.outs);
 }

@@ -4,12 +4,20 @@ use std::collections::BTreeMap;
 
 use super::{Judgement, Truth};
 use crate::ids::Revision;
+use crate::sim::ctx::History;
 
-/// The hash and term of every revision ever applied anywhere.
-#[derive(Default)]
+/// Term and hash of every revision ever applied anywhere, in each history of the log.
 pub(super) struct Agreement {
-    hashes: BTreeMap<Revision, (u64, u64)>,
+    hashes: BTreeMap<History, BTreeMap<Revision, (u64, u64)>>,
     newest: Option<Revision>,
+    /// The one that goes on.
+    current: History,
+}
+
+impl Default for Agreement {
+    fn default() -> Self {
+        Self { hashes: BTreeMap::new(), newest: None, current: History::FIRST }
+    }
 }
 
 impl Agreement {
@@ -20,9 +28,23 @@ impl Agreement {
 
     pub(super) fn see(&mut self, truth: &Truth) -> Judgement {
         self.newest = None;
-        let Truth::Applied { host, revision, hash, entry, .. } = truth else { return Ok(()) };
-        let Some((term, known)) = self.hashes.get(revision) else {
-            self.hashes.insert(*revision, (entry.term, *hash));
+        let (host, history, revision, hash, entry) = match truth {
+            Truth::Applied { host, history, revision, hash, entry, .. } => {
+                (host, history, revision, hash, entry)
+            }
+            Truth::Forked { kept, history } => {
+                // What both have in common is judged in both.
+                let before = self.hashes.get(&self.current).cloned().unwrap_or_default();
+                let common = before.into_iter().filter(|(revision, _)| revision <= kept).collect();
+                self.hashes.insert(*history, common);
+                self.current = *history;
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        let hashes = self.hashes.entry(*history).or_default();
+        let Some((term, known)) = hashes.get(revision) else {
+            hashes.insert(*revision, (entry.term, *hash));
             self.newest = Some(*revision);
             return Ok(());
         };

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use super::Judgement;
 use crate::effect::Isolation;
 use crate::event::{Event, EventRecord};
-use crate::ids::{Revision, SlotId};
+use crate::ids::{SlotId, Token};
 use crate::observation::ExitKind;
 use crate::sim::host::Process;
 
-/// The newest revision at which each slot was told to stop somewhere, or a claim of it ended.
+/// When each slot was last told to stop somewhere, or a claim of it ended, as a grant of that moment would say.
 #[derive(Default)]
-pub(super) struct Critical(BTreeMap<SlotId, Revision>);
+pub(super) struct Critical(BTreeMap<SlotId, Token>);
 
 impl Critical {
-    pub(super) fn committed(&mut self, revision: Revision, events: &[Arc<EventRecord>]) {
+    pub(super) fn committed(&mut self, at: Token, events: &[Arc<EventRecord>]) {
         for record in events {
             if let Event::StopOrdered { slot, .. } | Event::ClaimEnded { slot, .. } = &record.event {
-                self.0.insert(slot.clone(), revision);
+                self.0.insert(slot.clone(), at);
             }
         }
     }
@@ -31,7 +31,7 @@ impl Critical {
         let because = match end {
             Some(ExitKind::LeaseExpired) => "because its lease ran out",
             Some(ExitKind::Stopped | ExitKind::Killed)
-                if self.0.get(&process.slot).is_none_or(|at| *at <= process.token.revision) =>
+                if self.0.get(&process.slot).is_none_or(|at| *at <= process.token) =>
             {
                 "with no order to stop it"
             }

@@ -14,9 +14,14 @@ use crate::sim::host::{Host, Process};
 #[derive(Default)]
 pub(super) struct Evidences {
     granted: BTreeMap<(SlotId, Token), usize>,
-    /// Those that ended: by silence?
-    ended: BTreeMap<(SlotId, Token), bool>,
-    live: BTreeMap<SlotId, Vec<Token>>,
+    /// Those that ended, and how.
+    ended: BTreeMap<(SlotId, Token), End>,
+}
+
+#[derive(PartialEq, Eq)]
+struct End {
+    silence: bool,
+    revision: Revision,
 }
 
 impl Evidences {
@@ -33,11 +38,11 @@ impl Evidences {
                 Event::Granted { slot, node, token, .. } => {
                     let host = hosts.iter().position(|host| &host.name == node).unwrap_or(0);
                     self.granted.insert((slot.clone(), *token), host);
-                    self.live.entry(slot.clone()).or_default().push(*token);
                     self.granted_over_a_living_one(slot, *token, hosts, excused)?;
                 }
-                Event::ClaimEnded { slot, node, evidence } => {
-                    self.ended_while_it_runs(slot, node.as_str(), hosts, evidence, revision, excused)?;
+                Event::ClaimEnded { slot, node, token, evidence } => {
+                    let claim = (slot.clone(), *token);
+                    self.ended_while_it_runs(claim, node.as_str(), hosts, evidence, revision, excused)?;
                 }
                 _ => {}
             }
@@ -45,9 +50,15 @@ impl Evidences {
         Ok(())
     }
 
+    /// The log went on from an earlier entry: what ended after that never did, and may be running.
+    pub(super) fn forked(&mut self, kept: Revision) {
+        self.ended.retain(|_, end| end.revision <= kept);
+    }
+
     /// Is this a copy whose claim ended by silence, on a host where silence cannot be trusted?
     pub(super) fn excuses(&self, host: usize, process: &Process, excused: &[usize]) -> bool {
-        excused.contains(&host) && self.ended.get(&(process.slot.clone(), process.token)) == Some(&true)
+        let ended = self.ended.get(&(process.slot.clone(), process.token));
+        excused.contains(&host) && ended.is_some_and(|end| end.silence)
     }
 
     fn granted_over_a_living_one(
@@ -71,29 +82,20 @@ impl Evidences {
         Ok(())
     }
 
-    /// The event names the node, not the token: the oldest live claim there is the one that State ended,
-    /// unless the slot had several on it.
     fn ended_while_it_runs(
         &mut self,
-        slot: &SlotId,
+        (slot, token): (SlotId, Token),
         node: &str,
         hosts: &[Host],
         evidence: &Evidence,
         revision: Revision,
         excused: &[usize],
     ) -> Judgement {
-        let live = self.live.entry(slot.clone()).or_default();
-        let there = |token: &Token| {
-            let host = self.granted.get(&(slot.clone(), *token));
-            host.and_then(|host| hosts.get(*host)).is_some_and(|host| host.name.as_str() == node)
-        };
-        let Some(at) = live.iter().position(there) else { return Ok(()) };
-        let token = live.remove(at);
         let silence = matches!(evidence, Evidence::Silence { .. });
-        self.ended.insert((slot.clone(), token), silence);
+        self.ended.insert((slot.clone(), token), End { silence, revision });
         let judged = |host: &&Host| host.name.as_str() == node && !(silence && excused.contains(&host.index));
         for host in hosts.iter().filter(judged) {
-            if let Some(process) = host.processes.iter().find(|p| &p.slot == slot && p.token == token) {
+            if let Some(process) = host.processes.iter().find(|p| p.slot == slot && p.token == token) {
                 return Err(format!(
                     "{slot}@{} ended at revision {revision} by {evidence:?}, and it runs on host {}",
                     process.token, host.index

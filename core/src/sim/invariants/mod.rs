@@ -15,19 +15,21 @@ mod minimum;
 mod no_livelock;
 mod one_copy;
 mod one_fence;
+mod preemption;
 mod residual;
 mod tally;
 
 use std::sync::Arc;
 
 use super::Count;
-use super::ctx::Ctx;
+use super::ctx::{Ctx, History};
 use super::host::{Host, Process};
 use super::log::Entry;
 use super::operator::Ask;
+use super::scenario::name;
 use crate::command::Proposal;
 use crate::event::EventRecord;
-use crate::ids::{OperationId, Revision, SlotId, Token};
+use crate::ids::{Epoch, OperationId, Revision, SlotId, Token};
 use crate::lease::LeaseAnswer;
 use crate::observation::{ExitKind, Observed};
 use crate::state::{Answer, Plan, State};
@@ -51,6 +53,10 @@ pub(super) enum Truth {
     /// A replica applied an entry.
     Applied {
         host: usize,
+        /// Of which history it is a member.
+        history: History,
+        /// The epoch of tokens then.
+        epoch: Epoch,
         revision: Revision,
         hash: u64,
         entry: Entry,
@@ -58,6 +64,8 @@ pub(super) enum Truth {
         /// As it is then, if an operation ended.
         state: Option<Box<State>>,
     },
+    /// The log went on from its entries up to `kept` as another history; what came after them is gone.
+    Forked { kept: Revision, history: History },
     /// A leader made a plan.
     Planned(Box<(State, Observed, Plan)>),
     /// The planner's proposal was refused, and why.
@@ -114,7 +122,9 @@ impl Checkers {
         self.judge("equal_revision_means_equal_state_hash", agreed)?;
         match truth {
             // Each commit is judged once: when the first replica applies it.
-            Truth::Applied { revision, .. } if self.agreement.newest() == Some(*revision) => {
+            Truth::Applied { revision, history, .. }
+                if self.agreement.newest() == Some(*revision) && *history == ctx.history =>
+            {
                 self.committed(truth, hosts, ctx)?;
             }
             Truth::Spawned { host, process } => self.spawned(*host, process, hosts, ctx)?,
@@ -122,17 +132,26 @@ impl Checkers {
                 let judged = self.critical.gone(*host, process, *end);
                 self.judge("critical_keeps_running_on_a_node_that_is_cut_off", judged)?;
             }
+            Truth::Forked { kept, .. } => {
+                self.evidence.forked(*kept);
+                let lost = self.acknowledged.forked(*kept);
+                (0..lost).for_each(|_| ctx.count(Count::WritesLost));
+                self.migration = migration::Migrations::default();
+            }
             Truth::Planned(seen) => {
                 let (state, observed, plan) = seen.as_ref();
                 let said = explained::planned(state, observed, plan);
                 self.judge("everything_that_does_not_run_says_why", said)?;
                 self.judge("one_fence_for_each_target_at_a_time", one_fence::planned(state))?;
+                let downward = preemption::planned(state, plan, ctx);
+                self.judge("preemption_is_only_downward", downward)?;
                 let kept = self.minimum.planned(state, observed, plan, hosts, ctx.now);
                 self.judge("an_operation_never_breaks_a_minimum", kept)?;
             }
             _ => {}
         }
-        self.judge("acknowledged_commands_are_never_lost", self.acknowledged.see(truth))?;
+        let kept = self.acknowledged.see(truth);
+        self.judge("acknowledged_commands_are_never_lost", kept)?;
         let possible = self.no_livelock.see(truth);
         self.judge("the_plan_asks_for_what_is_possible", possible)?;
         self.lease.see(truth, hosts, ctx.now);
@@ -142,9 +161,9 @@ impl Checkers {
     }
 
     fn committed(&mut self, truth: &Truth, hosts: &[Host], ctx: &mut Ctx) -> Result<(), Breach> {
-        let Truth::Applied { events, revision, state, .. } = truth else { return Ok(()) };
+        let Truth::Applied { events, revision, epoch, state, .. } = truth else { return Ok(()) };
         tally::count(ctx, events);
-        self.critical.committed(*revision, events);
+        self.critical.committed(Token { epoch: *epoch, revision: *revision }, events);
         let excused = residual::hosts(hosts, &self.lease, ctx.now);
         let ended = self.evidence.committed(*revision, events, hosts, &excused);
         self.judge("no_claim_ends_while_its_instance_runs", ended)?;
@@ -167,6 +186,14 @@ impl Checkers {
         let alone = one_copy::spawned(host, process, hosts, &self.evidence, &excused);
         if alone == Ok(true) {
             ctx.count(Count::ResidualRuns);
+            let (slot, here) = (&process.slot, name(host));
+            for (other, _) in one_copy::twins(host, process, hosts) {
+                let there = name(other);
+                ctx.tell(
+                    "TWICE",
+                    format_args!("{slot} on {here} and on {there}: nothing inside of a host that stands still prevents it"),
+                );
+            }
         }
         self.judge("no_exclusive_slot_runs_twice", alone.map(|_| ()))?;
         let leased = self.lease.spawned(host, process, hosts, ctx);

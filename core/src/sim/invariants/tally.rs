@@ -12,6 +12,7 @@ pub(super) fn count(ctx: &mut Ctx, events: &[Arc<EventRecord>]) {
         ctx.note(format_args!("commit {}: {:?}", record.revision, record.event));
         let what = match &record.event {
             Event::Granted { .. } => Count::Grants,
+            Event::InventoryTaken { .. } => Count::InventoriesTaken,
             Event::NodeLost { .. } => Count::Losses,
             Event::NodeRejoined { .. } => Count::Rejoins,
             Event::NodeRemoved(_) => Count::Departures,

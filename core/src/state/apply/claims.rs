@@ -203,6 +203,7 @@ impl Entry<'_> {
         let ended = EndedClaim {
             token,
             node: claim.node.clone(),
+            raft_id: claim.raft_id,
             evidence: evidence.clone(),
             revision: self.state.revision,
         };
@@ -210,7 +211,8 @@ impl Entry<'_> {
             record.claims.retain(|claim| claim.token != token);
             record.last_ended = Some(ended);
         });
-        self.emit(Event::ClaimEnded { slot: slot.clone(), node: claim.node, evidence: evidence.clone() });
+        let (slot_id, node, evidence) = (slot.clone(), claim.node, evidence.clone());
+        self.emit(Event::ClaimEnded { slot: slot_id, node, token, evidence });
         self.forget_if_done(&slot.service);
         Ok(Reply::Accepted)
     }

@@ -23,7 +23,7 @@ pub const DRAIN_IN_FLIGHT: u32 = 100;
 pub const EVENTS: usize = 2_000;
 /// Clients whose answers are remembered.
 pub const CLIENTS: usize = 4_096;
-/// Answers remembered for one client.
+/// Answers remembered for one client, unless it says which are settled.
 pub const CLIENT_ANSWERS: usize = 64;
 /// Bytes of a client's name or another opaque id.
 pub const NAME_BYTES: usize = 128;

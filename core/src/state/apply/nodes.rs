@@ -62,6 +62,7 @@ impl Entry<'_> {
     /// A known identity renews what it says of itself. Its boot changes by a rejoin alone.
     fn admit_again(&mut self, admission: &NodeAdmission, record: &NodeRecord) -> Outcome {
         let id = &admission.facts.node;
+        self.refuse_left_behind(id, record)?;
         if record.machine != admission.machine {
             return Err(refused(
                 format!("the data of {id} belongs to another machine"),
@@ -108,12 +109,16 @@ impl Entry<'_> {
         }
         let raft_id = self.next_raft_id();
         let mut new = self.fresh_record(admission, raft_id, LeaseEpoch(record.lease_epoch.0 + 1));
-        new.cordoned = record.cordoned;
+        // One that was leaving has gone, and is admitted again: its cordon was that of its leaving.
+        new.cordoned = record.cordoned && !record.leaving;
         if record.boot == admission.boot {
             new.held = record.held;
         }
         self.state.nodes.insert(id.clone(), new);
         self.release_fences(id, &format!("{id} came back with a new disk"));
+        if let Some(drain) = self.active_drain(id).filter(|_| record.leaving) {
+            self.cancel_drain(drain);
+        }
         self.emit(Event::NodeReplaced(id.clone()));
         Ok(Reply::Admitted(raft_id))
     }
@@ -134,6 +139,7 @@ impl Entry<'_> {
             raft_id,
             machine: admission.machine.clone(),
             disk: admission.disk.clone(),
+            era: self.state.era(),
             boot: admission.boot.clone(),
             lease_epoch,
             standing: NodeStanding::Alive,
@@ -157,6 +163,7 @@ impl Entry<'_> {
     pub(super) fn update_node(&mut self, facts: &NodeFacts) -> Outcome {
         check_facts(facts)?;
         let record = self.node(&facts.node)?;
+        self.refuse_left_behind(&facts.node, record)?;
         let terms = self.state.cluster.settings.terms;
         // Only a node that says it holds the newest terms is judged by them.
         let caught_up = facts.terms == terms.number && record.held != terms;
@@ -200,6 +207,7 @@ impl Entry<'_> {
     ) -> Outcome {
         let record = self.node(id)?;
         check_epoch(id, record, epoch)?;
+        self.refuse_left_behind(id, record)?;
         if boot.0.is_empty() {
             return Err(refused(format!("node {id} does not say its boot"), "upgrade that node"));
         }

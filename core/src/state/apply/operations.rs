@@ -166,7 +166,7 @@ impl Entry<'_> {
     }
 
     /// Moves that have not flipped yet are undone; those that have go through to their end.
-    fn cancel_drain(&mut self, id: OperationId) {
+    pub(super) fn cancel_drain(&mut self, id: OperationId) {
         self.change_operation(id, |operation| operation.cancelling = true);
         for child in self.children(id) {
             let flipped = self.state.operations.get(&child).is_some_and(|operation| match &operation.kind {

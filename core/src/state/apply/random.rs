@@ -225,12 +225,18 @@ fn any_command(dice: &mut Dice, cluster: &Cluster) -> Command {
             key: b"k".to_vec(),
             range_end: dice.one(&[None, Some(b"a".to_vec()), Some(b"z".to_vec())]),
         },
-        39 if dice.below(40) == 0 => Command::Recover(Recovery {
-            cause: RecoveryCause::ForcedQuorum { survivors: vec![node(name)] },
-            cluster: None,
-            founder: None,
-            reason: "test".to_owned(),
-        }),
+        39 if dice.below(40) == 0 => {
+            let members = state.nodes.iter().filter(|(_, record)| !state.left_behind(record));
+            let survivors = members.map(|(id, _)| id.clone()).filter(|_| dice.below(3) > 0).collect();
+            Command::Recover(Recovery {
+                cause: RecoveryCause::ForcedQuorum { survivors },
+                above: Epoch(dice.below(3)),
+                kept: Revision(dice.below(400)),
+                cluster: None,
+                founder: None,
+                reason: "test".to_owned(),
+            })
+        }
         39..=41 => any_inventory(dice, state, name),
         _ => {
             let profile = dice.one(&["default", "lan", "fast", "wrong"]);

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use super::{Entry, Outcome, bounded, limits, refused};
 use crate::command::{Command, Found, Recovery};
 use crate::event::Event;
-use crate::ids::{BootId, Epoch, NodeId, SlotId, Token, Version};
+use crate::ids::{BootId, Epoch, NodeId, Revision, SlotId, Token, Version};
 use crate::spec::Priority;
 use crate::state::{
-    Claim, EndedClaim, Evidence, Inventory, NodeStanding, OperationKind, RecoveryRecord, Rejection, Reply,
-    SlotRecord,
+    Claim, EndedClaim, Evidence, Inventory, JOIN_ANEW, NodeRecord, NodeStanding, OperationKind,
+    RecoveryCause, RecoveryRecord, Rejection, Reply, SlotRecord, left_behind,
 };
 
 impl Entry<'_> {
@@ -23,17 +23,19 @@ impl Entry<'_> {
         if let Some(founder) = &recovery.founder {
             self.check_founder(founder)?;
         }
-        let epoch = Epoch(self.state.cluster.epoch.0 + 1);
+        let survivors = self.survivors(&recovery.cause)?;
+        let epoch = Epoch(self.state.cluster.epoch.max(recovery.above).0 + 1);
         let record = RecoveryRecord {
             cause: recovery.cause.clone(),
             epoch,
+            kept: Revision(recovery.kept.0.min(self.state.revision.0.saturating_sub(1))),
             begun: self.state.revision,
             at: self.at,
             by: self.asker(),
             reason: reason.clone(),
             open: true,
         };
-        let (what, last) = (record.what(), record.last());
+        let (what, last) = (record.what(), record.kept);
         let because = vec![format!("the cluster was {what}: it has to be heard again")];
         let cluster = &mut self.state.cluster;
         cluster.epoch = epoch;
@@ -43,7 +45,13 @@ impl Entry<'_> {
         }
         let (revision, at) = (self.state.revision, self.at);
         for id in self.state.nodes.keys().cloned().collect::<Vec<_>>() {
+            // What it was asked for in may be long past, and it may be one of those who go on.
+            self.release_fences(&id, "the cluster was recovered: fence it anew if it still has to be");
+            let goes_on = survivors.contains(&id);
             self.change_node(&id, |node| {
+                if goes_on {
+                    node.era = epoch;
+                }
                 node.inventory = Inventory::Unheard;
                 node.standing = NodeStanding::Lost { revision, at, because: because.clone(), proof: None };
             });
@@ -53,6 +61,27 @@ impl Entry<'_> {
             Some(founder) => self.admit_node(founder),
             None => Ok(Reply::Accepted),
         }
+    }
+
+    /// Those whose data the cluster goes on with.
+    fn survivors(&self, cause: &RecoveryCause) -> Result<BTreeSet<NodeId>, Rejection> {
+        let RecoveryCause::ForcedQuorum { survivors } = cause else { return Ok(BTreeSet::new()) };
+        if survivors.is_empty() {
+            return Err(refused("nobody would go on", "name the nodes that are left"));
+        }
+        for id in survivors {
+            let record = self.node(id)?;
+            self.refuse_left_behind(id, record)?;
+        }
+        Ok(survivors.iter().cloned().collect())
+    }
+
+    /// A node that the cluster went on without is no member until it has joined anew.
+    pub(super) fn refuse_left_behind(&self, id: &NodeId, record: &NodeRecord) -> Result<(), Rejection> {
+        if self.state.left_behind(record) {
+            return Err(refused(left_behind(id, record.era, self.state.era()), JOIN_ANEW));
+        }
+        Ok(())
     }
 
     /// Nothing of it is to run: what the old disk's node may still run could not be proven any more.
@@ -104,6 +133,7 @@ impl Entry<'_> {
             return Err(refused(format!("no recovery of revision {recovery} is open"), "look again"));
         }
         let record = self.node(node)?;
+        self.refuse_left_behind(node, record)?;
         if boot.0.is_empty() {
             return Err(refused(format!("node {node} does not say its boot"), "upgrade that node"));
         }
@@ -282,11 +312,16 @@ impl Entry<'_> {
             let Some(at) = record.claims.iter().position(|claim| claim.token == token) else { return };
             let claim = record.claims.remove(at);
             node = Some(claim.node.clone());
-            record.last_ended =
-                Some(EndedClaim { token, node: claim.node, evidence: evidence.clone(), revision });
+            record.last_ended = Some(EndedClaim {
+                token,
+                node: claim.node,
+                raft_id: claim.raft_id,
+                evidence: evidence.clone(),
+                revision,
+            });
         });
         if let Some(node) = node {
-            self.emit(Event::ClaimEnded { slot: slot.clone(), node, evidence });
+            self.emit(Event::ClaimEnded { slot: slot.clone(), node, token, evidence });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a recovery does to State, told as transcripts: who is waited for, what becomes a claim again.
 
-use super::testkit::{Cluster, admission, node, slot, spec};
+use super::testkit::{Cluster, admission, facts, node, slot, spec};
 use crate::command::{Command, Found, NodeAdmission, Recovery};
 use crate::event::Event;
 use crate::ids::{BootId, ClusterId, DiskId, Epoch, MachineId, Revision, Token};
@@ -10,6 +10,8 @@ use crate::units::WallMs;
 fn forced(survivors: &[&str]) -> Command {
     Command::Recover(Recovery {
         cause: RecoveryCause::ForcedQuorum { survivors: survivors.iter().map(|name| node(name)).collect() },
+        above: Epoch(0),
+        kept: Revision(1_000_000),
         cluster: None,
         founder: None,
         reason: "three racks burnt".to_owned(),
@@ -19,6 +21,8 @@ fn forced(survivors: &[&str]) -> Command {
 fn restored(founder: NodeAdmission) -> Command {
     Command::Recover(Recovery {
         cause: RecoveryCause::Restored { saved_at: WallMs(1) },
+        above: Epoch(0),
+        kept: Revision(1_000_000),
         cluster: Some(ClusterId("d".to_owned())),
         founder: Some(founder),
         reason: "all disks lost".to_owned(),
@@ -31,8 +35,17 @@ fn found(at: &str, highest: Token, runs: Option<(Token, &str)>) -> Found {
     Found { slot: slot(at), highest, runs }
 }
 
+/// The same host with a new disk.
+fn anew(name: &str) -> NodeAdmission {
+    NodeAdmission { disk: DiskId(format!("anew-{name}")), ..admission(name) }
+}
+
 impl Cluster {
+    /// What was left behind joins anew first.
     fn inventory(&mut self, name: &str, found: Vec<Found>) -> Reply {
+        if self.state.left_behind(self.state.nodes.get(&node(name)).unwrap()) {
+            self.ok(Command::AdmitNode(anew(name)));
+        }
         let record = self.state.nodes.get(&node(name)).unwrap();
         let boot = record.boot.clone();
         let recovery = self.state.cluster.recovery.as_ref().unwrap().begun;
@@ -262,4 +275,73 @@ fn an_inventory_counts_once_and_only_for_the_recovery_it_was_taken_for() {
     assert!(c.rejoin("n1", "boot-n1", Vec::new()).is_err(), "its inventory comes first");
     assert_eq!(c.ok(take(begun.0)), Reply::Accepted);
     assert_eq!(c.ok(take(begun.0)), Reply::Unchanged);
+}
+
+#[test]
+fn a_node_that_the_cluster_went_on_without_is_refused_until_it_joins_on_a_new_disk() {
+    let mut c = Cluster::of(&["n1", "n2", "n3"]);
+    c.ok(forced(&["n1", "n2"]));
+    let (recovery, epoch) = (c.state.cluster.recovery.as_ref().unwrap().begun, Epoch(2));
+    let eras = |c: &Cluster| c.state.nodes.values().map(|record| record.era).collect::<Vec<_>>();
+    assert_eq!(eras(&c), [epoch, epoch, Epoch(1)]);
+    let record = c.state.nodes.get(&node("n3")).unwrap().clone();
+    let inventory = Command::TakeInventory {
+        node: node("n3"),
+        boot: record.boot.clone(),
+        recovery,
+        highest: Token::default(),
+        found: Vec::new(),
+    };
+    let rejoin = Command::Rejoin {
+        node: node("n3"),
+        boot: record.boot.clone(),
+        lease_epoch: record.lease_epoch,
+        holds: Vec::new(),
+    };
+    for command in [inventory, rejoin, Command::AdmitNode(admission("n3")), Command::UpdateNode(facts("n3"))]
+    {
+        let said = c.refused(command);
+        assert!(said.contains("of epoch 1") && said.contains("join again with a new token"), "{said}");
+    }
+    c.ok(Command::AttestDead { node: node("n3"), reason: "burnt".to_owned() });
+    assert!(c.refused(Command::AdmitNode(admission("n3"))).contains("join again"), "nor after that");
+    c.ok(Command::AdmitNode(anew("n3")));
+    assert!(eras(&c).iter().all(|era| *era == epoch));
+}
+
+#[test]
+fn an_epoch_is_above_all_that_anybody_has_agreed_to_and_only_members_survive() {
+    let mut c = Cluster::of(&["n1", "n2"]);
+    let Command::Recover(recovery) = forced(&["n1"]) else { unreachable!() };
+    c.ok(Command::Recover(Recovery { above: Epoch(6), ..recovery }));
+    assert_eq!((c.state.era(), c.state.cluster.epoch), (Epoch(7), Epoch(7)));
+    assert!(c.refused(forced(&["n1", "n2"])).contains("the data of n2 are of epoch 1"));
+    assert!(c.refused(forced(&[])).contains("nobody would go on"));
+}
+
+#[test]
+fn nobody_is_fenced_for_what_was_asked_before_a_recovery() {
+    let mut c = Cluster::of(&["n1", "n2"]);
+    c.ok(Command::Fence { node: node("n2"), reason: "maintenance".to_owned() });
+    assert_eq!(c.running().len(), 1);
+    c.ok(forced(&["n1", "n2"]));
+    assert_eq!(c.running(), []);
+    c.back("n2", Vec::new());
+}
+
+#[test]
+fn a_node_that_was_leaving_and_joins_anew_is_not_cordoned_for_good() {
+    let mut c = Cluster::of(&["n1", "n2", "n3"]);
+    c.deploy("web", "");
+    c.grant("web/0", "n2");
+    c.ok(Command::Leave { node: node("n2") });
+    c.ok(Command::Drain { node: node("n2"), max_in_flight: 1 });
+    c.ok(Command::Cordon { node: node("n3"), on: true });
+    c.ok(forced(&["n1"]));
+    for (name, cordoned) in [("n2", false), ("n3", true)] {
+        c.ok(Command::AdmitNode(anew(name)));
+        let record = c.state.nodes.get(&node(name)).unwrap();
+        assert_eq!((record.cordoned, record.leaving), (cordoned, false), "{name}");
+    }
+    assert_eq!(c.running(), [], "nor drained any more");
 }

@@ -74,7 +74,7 @@ pub(super) fn asked(command: Command) -> Proposal {
 }
 
 pub(super) fn request(client: &str, sequence: u64) -> RequestId {
-    RequestId { client: ClientId(client.to_owned()), sequence }
+    RequestId { client: ClientId(client.to_owned()), sequence, settled: 0 }
 }
 
 /// A cluster with its log so far.

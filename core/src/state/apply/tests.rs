@@ -1,12 +1,12 @@
 //! The rules of apply, one sentence each.
 
-use super::testkit::{Cluster, admission, asked, facts, node, planned, request, service, slot, spec};
+use super::testkit::{Cluster, admission, asked, facts, node, planned, service, slot, spec};
 use crate::command::{Command, OperationStep};
 use crate::event::Event;
 use crate::ids::{BootId, DiskId, LeaseEpoch, OperationId, RaftId, Revision, Version};
 use crate::state::{
     Evidence, FencePhase, MigrationPhase, OperationKind, OperationResult, Rejection, Reply, SettingChange,
-    State, codec, limits,
+    State, codec,
 };
 use crate::units::Millis;
 
@@ -231,44 +231,6 @@ fn a_wiped_disk_is_a_new_voter_and_a_copied_one_is_refused() {
     moved.machine.0 = "elsewhere".to_owned();
     assert!(c.refused(Command::AdmitNode(moved)).contains("another machine"));
     assert_eq!(c.ok(Command::AdmitNode(admission("n2"))), Reply::Admitted(RaftId(2)));
-}
-
-#[test]
-fn a_retry_is_answered_alike_and_applies_once() {
-    let mut c = Cluster::of(&["n1"]);
-    let put = |n: u64| {
-        let command =
-            Command::KvPut { key: b"k".to_vec(), value: vec![n as u8], ttl: None, if_revision: None };
-        let mut proposal = asked(command);
-        proposal.request = Some(request("alice", n));
-        proposal
-    };
-    let first = c.propose(put(1));
-    let second = c.propose(put(2));
-    assert_eq!(c.propose(put(1)), first);
-    assert_eq!(c.state.kv.get(&b"k".to_vec()).unwrap().value, vec![2]);
-    assert!(second.revision > first.revision);
-    for n in 3..200 {
-        c.propose(put(n));
-    }
-    assert_eq!(c.state.clients.len(), 1);
-    let forgotten = c.propose(put(1)).result.unwrap_err();
-    assert!(forgotten.to_string().contains("older than the answers"), "{forgotten}");
-    assert_eq!(c.state.kv.get(&b"k".to_vec()).unwrap().value, vec![199]);
-}
-
-#[test]
-fn clients_longest_silent_are_forgotten_first() {
-    let mut c = Cluster::of(&["n1"]);
-    for n in 0..=limits::CLIENTS {
-        let mut proposal = asked(Command::KvDelete { key: b"k".to_vec(), range_end: None });
-        proposal.request = Some(request(&format!("client-{n}"), 1));
-        c.state.apply(Revision(c.state.revision.0 + 1), &[proposal]);
-    }
-    assert!(c.state.clients.len() <= limits::CLIENTS);
-    assert!(!c.state.clients.contains_key(&request("client-0", 1).client));
-    let newest = format!("client-{}", limits::CLIENTS);
-    assert!(c.state.clients.contains_key(&request(&newest, 1).client));
 }
 
 #[test]
