@@ -201,6 +201,8 @@ impl Node {
             }
             self.dirty = true;
         }
+        // Who joined in a later epoch, or was told of it, is in it from then on.
+        host.disk.agreed = host.disk.agreed.max(self.state.era());
         if self.state.revision == before && !self.known_since.is_empty() {
             return;
         }
