@@ -156,6 +156,18 @@ fn a_claim_whose_token_its_node_has_outgrown_ends_at_once() {
 }
 
 #[test]
+fn a_deleted_service_is_forgotten_when_an_inventory_ends_its_last_claim() {
+    let mut c = Cluster::of(&["n1", "n2"]);
+    c.deploy("db", "");
+    c.grant("db/0", "n1");
+    c.ok(Command::DeleteService { service: "db".parse().unwrap() });
+    c.ok(forced(&["n1", "n2"]));
+    c.back("n1", vec![found("db/0", "1.800".parse().unwrap(), None)]);
+    assert!(c.state.services.is_empty() && c.state.slots.is_empty());
+    assert!(c.events.iter().any(|event| matches!(event, Event::ServiceDeleted(_))));
+}
+
+#[test]
 fn two_nodes_that_run_one_exclusive_slot_raise_an_alarm_and_the_newest_grant_goes_on() {
     let mut c = Cluster::of(&["n1", "n2"]);
     c.deploy("db", "");
