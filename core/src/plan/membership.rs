@@ -105,7 +105,7 @@ fn voters(desk: &Desk<'_>) -> Option<MembershipStep> {
     if then.is_empty() || then == now || !(grows_or_stays || all_gone || now.len() > seats) {
         return None;
     }
-    let safe = majority_alive(desk, &now) && majority_alive(desk, &then);
+    let safe = majority_heard(desk, &now) && majority_heard(desk, &then);
     safe.then(|| MembershipStep::SetVoters(then.into_iter().collect()))
 }
 
@@ -147,9 +147,12 @@ fn odd(count: usize) -> usize {
     if count == 0 { 0 } else { (count - 1) / 2 * 2 + 1 }
 }
 
-fn majority_alive(desk: &Desk<'_>, voters: &BTreeSet<RaftId>) -> bool {
-    let alive = |id: &&RaftId| desk.state.node_of(**id).is_some_and(|(node, _)| desk.sound(node));
-    voters.iter().filter(alive).count() * 2 > voters.len()
+/// Could these decide right now? Who is merely not known to be lost does not count: a new leader has not waited for
+/// anybody yet, and a change that begins without a majority to end it never ends.
+fn majority_heard(desk: &Desk<'_>, voters: &BTreeSet<RaftId>) -> bool {
+    let heard = |node: &NodeId| desk.sound(node) && desk.fresh(node);
+    let heard = |id: &&RaftId| desk.state.node_of(**id).is_some_and(|(node, _)| heard(node));
+    voters.iter().filter(heard).count() * 2 > voters.len()
 }
 
 /// Members that are no node any more, nodes that left, and those that a recovery went on without.

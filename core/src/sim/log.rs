@@ -97,6 +97,13 @@ impl LogDisk {
         self.members.last().map(|(_, members)| members.clone()).unwrap_or_default()
     }
 
+    /// May it campaign? A voter of the newest membership, or of the newest that is known to be committed: while the
+    /// change that leaves it out is not, its log may be needed to end that change.
+    fn campaigns(&self, me: RaftId, commit: u64) -> bool {
+        let committed = self.members.iter().rev().find(|(index, _)| *index <= commit);
+        self.members().votes(me) || committed.is_some_and(|(_, members)| members.votes(me))
+    }
+
     /// What was written and never synced is gone.
     pub(super) fn crash(&mut self) {
         self.truncate(self.synced);
@@ -331,7 +338,7 @@ impl Replica {
                 self.begin_round(disk, now);
             }
             self.advance(disk, now);
-        } else if disk.members().votes(self.me) && now.since(self.heard) >= self.timeout {
+        } else if disk.campaigns(self.me, self.commit) && now.since(self.heard) >= self.timeout {
             if self.gentle { self.sound(disk, now, random) } else { self.campaign(disk, now, random, false) }
         }
     }

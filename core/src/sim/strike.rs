@@ -88,7 +88,10 @@ pub(super) fn strike(hosts: &mut [Host], ctx: &mut Ctx, fault: Fault) {
             }
         }
         Fault::CopyDisk { from, to, ms } => {
-            if from != to && may_wipe(hosts, ctx, to) {
+            // A copy that comes back to its own machine is no copy but an older disk, and a voter that forgot what it
+            // acknowledged is beyond Raft.
+            let own = hosts[from].disk.machine == hosts[to].machine();
+            if from != to && !own && may_wipe(hosts, ctx, to) {
                 ctx.count(Count::DisksCopied);
                 let (copy, history) = (hosts[from].disk.clone(), ctx.histories[from]);
                 hosts[to].power_off(ctx);

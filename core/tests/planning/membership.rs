@@ -130,6 +130,19 @@ fn the_heaviest_healthy_voter_leads_and_a_witness_hands_over() {
 }
 
 #[test]
+fn voters_change_only_while_a_majority_of_the_new_ones_is_heard() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.admit("n3", |admission| admission.witness = true);
+    world.kill("n3");
+    world.observed.nodes.remove(&node("n3"));
+    world.observed.raft.leading_since = Some(world.observed.now);
+    world.ask(Command::Leave { node: node("n2") });
+    assert_eq!(step(&world), None, "n1 does not know yet whether n3 is there");
+    world.thaw("n3");
+    assert_eq!(step(&world), Some(MembershipStep::SetVoters(ids(&world, &["n3"]))));
+}
+
+#[test]
 fn whoever_does_not_lead_plans_no_membership() {
     let mut world = World::new(&["n1", "n2", "n3"]);
     members(&mut world, &["n1"], &["n2", "n3"]);
