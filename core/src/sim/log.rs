@@ -62,7 +62,7 @@ pub(super) struct LogDisk {
     members: Vec<(u64, Arc<Members>)>,
     /// Where a recovery began it anew last; 0 if none did. What lies before is handed over and applied in one: in
     /// truth it is a snapshot, and decided.
-    begun: u64,
+    pub(super) begun: u64,
     synced: u64,
     /// Nothing can be written.
     pub(super) full: bool,
@@ -116,16 +116,6 @@ impl LogDisk {
         (self.term, self.vote) = (self.term + 1, None);
         self.push(Payload::Anew(Arc::new(members), Arc::from([recovery])));
         self.synced = self.last();
-    }
-
-    /// Was it begun anew after this entry?
-    pub(super) fn begun_after(&self, index: u64) -> bool {
-        self.begun > index
-    }
-
-    /// What is surely decided in it.
-    pub(super) fn decided(&self) -> u64 {
-        self.begun
     }
 
     /// How far it goes.

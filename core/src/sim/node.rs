@@ -75,7 +75,7 @@ impl Node {
         let state = host.disk.snapshot.clone();
         let mut replica = Replica::new(raft_id, state.cluster.settings.raft, now, &mut ctx.random);
         replica.gentle = ctx.calm;
-        replica.commit = state.revision.0.max(host.disk.log.decided());
+        replica.commit = state.revision.0.max(host.disk.log.begun);
         let guarded = host.run.valid_until;
         let holder = LeaseHolder::new(host.boot_id(), host.disk.lease_epoch, guarded, now);
         let session = ctx.serial();
@@ -196,7 +196,7 @@ impl Node {
             }
             if matches!(entry.payload, Payload::Anew(..)) {
                 host.disk.begin_with(&self.state);
-            } else if index.is_multiple_of(SNAPSHOT_EVERY) && !host.disk.log.begun_after(index) {
+            } else if index.is_multiple_of(SNAPSHOT_EVERY) && host.disk.log.begun < index {
                 host.disk.keep_snapshot(&self.state);
             }
             self.dirty = true;
