@@ -23,6 +23,10 @@ use crate::places::default_data_dir;
 use crate::raft::rescue::Position;
 use crate::snapshot_file::{self, Draft, Header};
 
+/// The last step of every way back.
+const STILL_WAITED_FOR: &str = "see what is still waited for: quorate why cluster; for a node that is gone for good: \
+                                quorate attest NODE --dead --reason WHY";
+
 /// How long a survivor may go on believing in a leader.
 const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two questions.
@@ -229,13 +233,7 @@ pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Result<(), ApiErro
             "stop every node of the old cluster, then add --confirm {} --reason WHY",
             header.name
         )],
-        Some(_) => vec![
-            start,
-            format!("on every other node: {JOIN_ANEW}"),
-            "see what is still waited for: quorate why cluster; for a node that is gone for good: quorate attest \
-             NODE --dead --reason WHY"
-                .to_owned(),
-        ],
+        Some(_) => vec![start, format!("on every other node: {JOIN_ANEW}"), STILL_WAITED_FOR.to_owned()],
     };
     let report = Report {
         what: format!(
@@ -388,9 +386,7 @@ pub(super) async fn recover(global: &Global, args: &RecoverArgs) -> Result<(), A
                  be a quorum of its own where it reaches no survivor. For each: {JOIN_ANEW}",
                 lost.join(", ")
             ),
-            "see what is still waited for: quorate why cluster; for a node that is gone for good: quorate attest \
-             NODE --dead --reason WHY"
-                .to_owned(),
+            STILL_WAITED_FOR.to_owned(),
         ],
     };
     let report = Report {

@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::rig::{Cluster, await_some, needs};
+use crate::rig::{Cluster, needs};
+use crate::wait::await_some;
 
 /// What the simulator is told to expect.
 const PASSWORD: &str = "Tr0ub4dor-test";

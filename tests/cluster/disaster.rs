@@ -6,7 +6,8 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::rig::{Cluster, await_some, never_twice, record, runs, workload};
+use crate::rig::{Cluster, never_twice, record, runs, workload};
+use crate::wait::await_some;
 
 fn pid(row: &Value) -> u64 {
     row["pid"].as_u64().unwrap_or_else(|| panic!("no pid: {row}"))

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::rig::{Cluster, await_some, never_twice, workload};
+use crate::rig::{Cluster, never_twice, workload};
+use crate::wait::await_some;
 
 /// Exclusive services beside the replicated one.
 const EXCLUSIVE: usize = 6;

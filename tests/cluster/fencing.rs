@@ -4,12 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use quorate_core::units::Millis;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::bmc::{self, Bmc};
 use crate::container::{self, Container};
-use crate::rig::{Cluster, await_some, never_twice, record, runs, workload};
+use crate::rig::{Cluster, never_twice, record, runs, workload};
+use crate::wait::await_some;
 
 /// Where the service of these tests begins.
 const ON_N3: &str = "priority: critical\nplacement: {affinity: [{constraint: \"node == n3\", weight: 50}]}";
@@ -45,6 +47,18 @@ impl Scene {
         assert_eq!(row["node"], "n3", "{row}");
         self.pid = row["pid"].as_u64().unwrap();
         self.guard = self.cluster.node(0, 2).unwrap()["guard_pid"].as_u64().unwrap();
+    }
+
+    /// Is every lease as short as the settings of now want it?
+    fn leases_are_short(&self) -> Result<(), String> {
+        let timeout = self.cluster.json(0, &["settings", "get", "heartbeat.timeout"])?;
+        let timeout = timeout["heartbeat.timeout"].as_str().unwrap_or_default();
+        let lease = timeout.parse::<Millis>().map_err(|error| error.to_string())?.0;
+        let nodes = self.cluster.json(0, &["nodes"])?;
+        let short =
+            |node: &Value| node["lease_left_ms"].as_u64().is_some_and(|left| left > 0 && left <= lease);
+        let all = nodes["items"].as_array().is_some_and(|items| items.iter().all(short));
+        if all { Ok(()) } else { Err(nodes.to_string()) }
     }
 
     /// Waits until the service runs on another node.
@@ -103,7 +117,7 @@ fn a_node_is_powered_off_through_its_bmc_and_what_it_ran_starts_elsewhere() {
     // Whoever measures names a profile; its leases are too short for a machine that does much else.
     if let Ok(profile) = std::env::var("QUORATE_TEST_PROFILE") {
         scene.cluster.done(0, &["settings", "set", &format!("timing.profile={profile}")]);
-        std::thread::sleep(Duration::from_secs(3));
+        await_some("the leases of the profile are in force", || scene.leases_are_short());
     }
     // The node's process dies; its guard and what it runs go on.
     let (lost_wall, lost_boot) = (wall_ms(), boot_ns());

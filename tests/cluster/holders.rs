@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::rig::{Cluster, await_some, never_twice, record, runs, send, workload};
+use crate::rig::{Cluster, never_twice, record, runs, send, workload};
+use crate::wait::await_some;
 
 /// The services of these tests: a name and its further keys. None of them ends when asked to.
 const SERVICES: [(&str, &str); 3] = [

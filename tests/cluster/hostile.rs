@@ -13,7 +13,8 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-use crate::rig::{Cluster, await_some, http_get, record, runs, send, workload};
+use crate::rig::{Cluster, http_get, record, runs, send, workload};
+use crate::wait::await_some;
 use crate::wire::{Caller, HELLO, Packet, connect, headers, hung_up};
 
 /// Longer than any patience of a node with those it does not know.

@@ -1,6 +1,7 @@
 //! Coming to a cluster and coming back to it: tokens, names, disks, secrets.
 
-use crate::rig::{Cluster, await_some, http_get, quorate};
+use crate::rig::{Cluster, http_get, quorate};
+use crate::wait::await_some;
 
 #[test]
 fn three_nodes_form_a_quorum_and_any_of_them_takes_writes() {

@@ -1,6 +1,7 @@
 //! Who leads real nodes: the heaviest that can, again after it was away, and never a witness for long.
 
-use crate::rig::{Cluster, await_some, workload};
+use crate::rig::{Cluster, workload};
+use crate::wait::await_some;
 
 #[track_caller]
 fn leads(cluster: &Cluster, asked: usize, who: usize) {

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::rig::{Cluster, await_some};
+use crate::rig::Cluster;
+use crate::wait::await_some;
 
 #[test]
 fn acknowledged_writes_survive_the_killing_of_the_leader() {

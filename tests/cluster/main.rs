@@ -15,4 +15,6 @@ mod net;
 mod rig;
 mod segments;
 mod services;
+#[path = "../shared/wait.rs"]
+mod wait;
 mod wire;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::rig::{Cluster, await_some};
+use crate::rig::Cluster;
+use crate::wait::await_some;
 
 fn verdicts(cluster: &Cluster, at: usize) -> Result<Vec<Value>, String> {
     let links = cluster.json(at, &["links", "--local"])?;

@@ -2,7 +2,8 @@
 
 use rustix::process::Signal;
 
-use crate::rig::{Cluster, await_some, never_twice, record, runs, send, workload};
+use crate::rig::{Cluster, never_twice, record, runs, send, workload};
+use crate::wait::await_some;
 
 #[test]
 fn a_node_that_is_killed_and_restarted_adopts_its_services() {

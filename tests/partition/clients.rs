@@ -15,7 +15,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use crate::judge::register::{Asked, Breach, Call, Outcome, breaches};
-use crate::rig::{Cluster, await_some, boottime_ns};
+use crate::rig::{Cluster, boottime_ns};
+use crate::wait::await_some;
 
 /// Keys that all clients fight for; each client has keys of its own besides.
 const SHARED: usize = 4;
@@ -157,7 +158,7 @@ async fn get(client: &mut Client, key: &str) -> Result<Option<String>, Status> {
 async fn read_all(keys: Vec<String>, bearer: Bearer) -> Vec<Call> {
     let (mut client, mut calls) = (client(&bearer), Vec::new());
     for key in keys {
-        let deadline = tokio::time::Instant::now() + crate::rig::SOON;
+        let deadline = tokio::time::Instant::now() + crate::wait::SOON;
         loop {
             let began = boottime_ns();
             match get(&mut client, &key).await {

@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 
 use crate::clients::await_write;
 use crate::judge::runs::Reader;
-use crate::rig::{Cluster, LEASE, Service, await_some, standing};
+use crate::rig::{Cluster, LEASE, Service, standing};
+use crate::wait::await_some;
 
 /// The library where the packages of this host put it; without it the test is left out, and fails where
 /// QUORATE_REQUIRE asks for it.

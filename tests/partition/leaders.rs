@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::clients::await_write;
 use crate::judge::runs::Reader;
 use crate::lab::{SEGMENTS, Way};
-use crate::rig::{Cluster, LEASE, Service, await_some, boottime_ns, ms, standing};
+use crate::rig::{Cluster, LEASE, Service, boottime_ns, ms, standing};
+use crate::wait::await_some;
 
 fn verdicts(cluster: &Cluster, at: usize) -> Result<Vec<Value>, String> {
     let links = cluster.json(at, &["links", "--local"])?;

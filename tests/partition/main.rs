@@ -9,3 +9,5 @@ mod leaders;
 mod rig;
 mod soak;
 mod split;
+#[path = "../shared/wait.rs"]
+mod wait;

@@ -15,9 +15,7 @@ use tempfile::TempDir;
 
 use crate::judge::runs::{Reader, Span};
 use crate::lab::{Lab, PREFIX, SEGMENTS, address, folder};
-
-/// Plenty, on a busy machine.
-pub const SOON: Duration = Duration::from_secs(60);
+use crate::wait::await_some;
 
 /// From one heartbeat to the next, and the lease: long enough for a busy machine, short enough for a test.
 pub const INTERVAL: Duration = Duration::from_millis(250);
@@ -27,19 +25,6 @@ pub const MARGIN: Duration = Duration::from_millis(200);
 
 const GRPC: u16 = 7001;
 const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
-
-/// Waits until `look` gives something, or fails naming what it waited for and what it last saw.
-#[track_caller]
-pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + SOON;
-    loop {
-        match look() {
-            Ok(found) => return found,
-            Err(seen) => assert!(Instant::now() < deadline, "not within {SOON:?}: {what}; last seen: {seen}"),
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
 
 /// CLOCK_BOOTTIME in nanoseconds, as the records have it.
 pub fn boottime_ns() -> u64 {

@@ -13,7 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::clients::Clients;
 use crate::judge::runs::{Overlap, Reader, Span};
 use crate::lab::SEGMENTS;
-use crate::rig::{Cluster, Service, await_some, boottime_ns, ms, setting};
+use crate::rig::{Cluster, Service, boottime_ns, ms, setting};
+use crate::wait::await_some;
 
 /// What a run of no given length takes.
 const SHORT: u64 = 40;

@@ -10,7 +10,8 @@ use rand::{RngExt, SeedableRng};
 
 use crate::clients::Clients;
 use crate::judge::runs::{Reader, Span};
-use crate::rig::{Cluster, INTERVAL, LEASE, MARGIN, Service, await_some, boottime_ns, ms, setting};
+use crate::rig::{Cluster, INTERVAL, LEASE, MARGIN, Service, boottime_ns, ms, setting};
+use crate::wait::await_some;
 
 /// How far the rate of a clock may be off, on both sides.
 const DRIFT: f64 = 1.01 / 0.99;

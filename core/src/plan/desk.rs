@@ -28,6 +28,8 @@ pub(super) struct Desk<'a> {
     pub disturbed: BTreeSet<SlotId>,
     /// Claims that this pass ends: nothing more is asked of them.
     pub ending: BTreeSet<(SlotId, Token)>,
+    /// Claims that this pass tells to stop. By token: another copy of the slot may be elsewhere, and stay.
+    stopping: BTreeSet<(SlotId, Token)>,
     /// Nodes that this pass lets back in.
     pub returning: BTreeSet<NodeId>,
     /// Slots that this pass gives a token: one grant or stop a slot and pass.
@@ -65,6 +67,7 @@ impl<'a> Desk<'a> {
             fencing,
             disturbed: BTreeSet::new(),
             ending: BTreeSet::new(),
+            stopping: BTreeSet::new(),
             returning: BTreeSet::new(),
             decided: BTreeSet::new(),
             granting: BTreeMap::new(),
@@ -75,12 +78,20 @@ impl<'a> Desk<'a> {
 
     /// Adds a command.
     pub fn command(&mut self, command: Command) {
+        if let Command::StopClaim { slot, token, .. } = &command {
+            self.stopping.insert((slot.clone(), *token));
+        }
         self.plan.commands.push(command);
     }
 
     /// Is this claim ended by this pass?
     pub fn ends(&self, slot: &SlotId, claim: &Claim) -> bool {
         self.ending.contains(&(slot.clone(), claim.token))
+    }
+
+    /// Is this claim told to stop, by State or by this pass?
+    pub fn stops(&self, slot: &SlotId, claim: &Claim) -> bool {
+        claim.stop.is_some() || self.stopping.contains(&(slot.clone(), claim.token))
     }
 
     /// Claims the one token that a slot may be given in this pass. False if it is gone: then the next pass

@@ -2,12 +2,11 @@
 //! node where that costs least, and only if that is enough. The grant is `failover`'s, once they have stopped.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 
 use super::desk::Desk;
 use super::placement::resources_of;
 use crate::command::Command;
-use crate::ids::{NodeId, SlotId, Token};
+use crate::ids::{NodeId, SlotId};
 use crate::spec::{Priority, Resources};
 use crate::state::{Claim, Refusal, ServiceRecord};
 use crate::units::{CpuMillis, MemoryMib};
@@ -71,7 +70,9 @@ fn offer<'a>(desk: &Desk<'a>, service: &ServiceRecord, node: &NodeId) -> Option<
         .map(|(slot, claim)| resources_of(desk.state, slot, claim));
     let lacking = desk.room.lacking(node, record.facts.capacity, service.spec.resources);
     let lacking = coming.fold(lacking, less);
-    let mut victims: Vec<Victim<'a>> = claims_on(desk, node)
+    let mut victims: Vec<Victim<'a>> = desk
+        .state
+        .claims_on(node)
         .filter(|(slot, claim)| desk.may_yield(slot, claim) && claim.boot == record.boot)
         .filter_map(|(slot, claim)| {
             let priority = desk.service(&slot.service)?.spec.priority;
@@ -97,11 +98,6 @@ fn offer<'a>(desk: &Desk<'a>, service: &ServiceRecord, node: &NodeId) -> Option<
     Some(Offer { node: node.clone(), victims })
 }
 
-fn claims_on<'a>(desk: &Desk<'a>, node: &NodeId) -> impl Iterator<Item = (&'a SlotId, &'a Claim)> {
-    let all = desk.state.slots.iter().flat_map(|(id, slot)| slot.claims.iter().map(move |claim| (id, claim)));
-    all.filter(move |(_, claim)| claim.node == *node)
-}
-
 /// Claims on a node whose room comes free for somebody of this importance: they stop, and nobody before it in the queue
 /// wants the room back.
 fn on_their_way<'a>(
@@ -109,22 +105,10 @@ fn on_their_way<'a>(
     node: &NodeId,
     priority: Priority,
 ) -> impl Iterator<Item = (&'a SlotId, &'a Claim)> {
-    // By token: of a slot that this pass disturbs another copy may be elsewhere, and stay.
-    let stops: BTreeSet<(&SlotId, Token)> = desk
-        .plan
-        .commands
-        .iter()
-        .filter_map(|command| match command {
-            Command::StopClaim { slot, token, .. } => Some((slot, *token)),
-            _ => None,
-        })
-        .collect();
-    let goes = |slot, claim: &Claim| claim.stop.is_some() || stops.contains(&(slot, claim.token));
-    let returns = |slot: &SlotId| {
+    let returns = move |slot: &SlotId| {
         desk.wanted(slot) && desk.service(&slot.service).is_some_and(|s| s.spec.priority >= priority)
     };
-    let found = claims_on(desk, node).filter(|(slot, claim)| goes(*slot, claim) && !returns(slot));
-    found.collect::<Vec<_>>().into_iter()
+    desk.state.claims_on(node).filter(move |(slot, claim)| desk.stops(slot, claim) && !returns(slot))
 }
 
 fn less(from: Resources, resources: Resources) -> Resources {

@@ -10,6 +10,7 @@ use super::switches::Rule;
 use super::tests::without_disasters;
 use super::{Broken, Options, Violation, run};
 use crate::command::Command;
+use crate::settings::SettingChange;
 use crate::spec::{SpecDefaults, parse_one};
 
 const DOUBLE_RUN: &str = "no_exclusive_slot_runs_twice";
@@ -75,22 +76,76 @@ fn deadlines_with_one_holder_only_are_found() {
 
 #[test]
 fn evidence_by_the_newer_and_laxer_terms_is_found() {
-    doubles(&[Rule::StricterTerms], None, 700);
+    doubles(&[Rule::StricterTerms], Some(shorter_leases()), 100);
+}
+
+/// Each node in turn is cut off while it hears late that leases change from one length to another: its State knows,
+/// its guard still holds the lease by the old terms.
+fn leases_changed_behind_a_slow_link(from: &str, to: &str) -> Script {
+    let timeout = |value: &str| {
+        let (name, value) = ("heartbeat.timeout".to_owned(), value.to_owned());
+        Command::ChangeSettings(vec![SettingChange { name, value }])
+    };
+    let mut script = Script::of(Shape::default(), &["db", "batch", "cache", "ledger"]);
+    for host in 0..3 {
+        let at = 3_000 + host as u64 * 7_000;
+        script = script.ask(at, timeout(from)).ask(at + 2_000, timeout(to));
+        for other in (0..3).filter(|other| *other != host) {
+            let slow = Fault::Slow { from: other, to: host, most_ms: 900, ms: 500 };
+            script = script.fault(at + 1_990, slow);
+        }
+        script = script.fault(at + 2_200, Fault::Isolate { host, ms: 4_500 });
+    }
+    script
+}
+
+fn shorter_leases() -> Script {
+    leases_changed_behind_a_slow_link("5s", "750ms")
+}
+
+fn longer_leases() -> Script {
+    leases_changed_behind_a_slow_link("750ms", "5s")
 }
 
 #[test]
 fn terms_that_count_before_the_guard_holds_them_are_found() {
-    doubles(&[Rule::TermsHeldByGuard], None, 700);
+    doubles(&[Rule::TermsHeldByGuard], Some(shorter_leases()), 100);
+    whole(shorter_leases(), 10);
 }
 
 #[test]
 fn terms_that_take_force_without_a_renewal_are_found() {
-    breaks(&[Rule::TermsByRenewal], None, 150, &KIN);
+    breaks(&[Rule::TermsByRenewal], Some(longer_leases()), 50, &KIN);
+    whole(longer_leases(), 10);
+}
+
+/// An engine hangs in the start of what was just granted, until long after the lease of its node is over.
+fn start_that_comes_late() -> Script {
+    let mut script = Script::of(Shape::default(), &["db"]);
+    for host in 0..3 {
+        let at = 3_000 + host as u64 * 7_000;
+        let text = format!(
+            "name: pump{host}
+executor: process
+priority: low
+replicas: 2
+exclusive: true
+spec: {{command: [run]}}
+"
+        );
+        let spec = Arc::new(parse_one(&text, &SpecDefaults::default()).unwrap());
+        script = script
+            .fault(at, Fault::EngineHangs { host, ms: 4_000 })
+            .ask(at, Command::Deploy { spec })
+            .fault(at + 300, Fault::Isolate { host, ms: 5_000 });
+    }
+    script
 }
 
 #[test]
 fn a_start_that_passes_the_guard_by_is_found() {
-    doubles(&[Rule::StartGate], None, 700);
+    doubles(&[Rule::StartGate], Some(start_that_comes_late()), 50);
+    whole(start_that_comes_late(), 10);
 }
 
 #[test]

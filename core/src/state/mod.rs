@@ -451,11 +451,11 @@ impl State {
     }
 
     /// All claims on one node, by slot.
-    pub fn claims_on<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = (&'a SlotId, &'a Claim)> {
+    pub fn claims_on<'a>(&'a self, node: &NodeId) -> impl Iterator<Item = (&'a SlotId, &'a Claim)> {
         self.slots
             .iter()
             .flat_map(|(id, slot)| slot.claims.iter().map(move |claim| (id, claim)))
-            .filter(move |(_, claim)| &claim.node == node)
+            .filter(move |(_, claim)| claim.node == *node)
     }
 
     /// The node with this number in Raft.

@@ -1,11 +1,11 @@
 //! Preemption is only downward in priority, and only where it lets the more important one run: whatever is told to
 //! stop although it is wanted, and stands alone where it should, stops for a slot that fits into the room it leaves.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::Judgement;
 use crate::command::Command;
-use crate::ids::{NodeId, SlotId, Token};
+use crate::ids::{NodeId, OperationId, SlotId, Token};
 use crate::sim::Count;
 use crate::sim::ctx::Ctx;
 use crate::spec::Resources;
@@ -13,20 +13,15 @@ use crate::state::{Claim, Plan, ServiceRecord, State};
 
 pub(super) fn planned(state: &State, plan: &Plan, ctx: &mut Ctx) -> Judgement {
     let stops = plan.commands.iter().filter_map(|command| match command {
-        Command::StopClaim { slot, token, operation: None, .. } => Some((slot, *token)),
+        Command::StopClaim { slot, token, operation, .. } => Some(((slot, *token), *operation)),
         _ => None,
     });
-    let stops: Vec<(&SlotId, Token)> = stops.collect();
-    let leaving = plan.commands.iter().filter_map(|command| match command {
-        Command::StopClaim { slot, token, .. } => Some((slot, *token)),
-        _ => None,
-    });
-    let leaving: BTreeSet<(&SlotId, Token)> = leaving.collect();
-    for (slot, token) in &stops {
+    let stops: BTreeMap<(&SlotId, Token), Option<OperationId>> = stops.collect();
+    for ((slot, token), _) in stops.iter().filter(|(_, operation)| operation.is_none()) {
         let Some((service, claim)) = yielding(state, slot, *token) else { continue };
         ctx.count(Count::Preemptions);
         let stays = |(other, claim): &(&SlotId, &Claim)| {
-            claim.stop.is_none() && !leaving.contains(&(*other, claim.token))
+            claim.stop.is_none() && !stops.contains_key(&(*other, claim.token))
         };
         let kept: Vec<Resources> = state
             .claims_on(&claim.node)
