@@ -345,11 +345,19 @@ impl Node {
         let device = ctx.fence_device(target);
         // Right before the deed a quorum must still stand behind this leader.
         let now = host.clock(ctx.now);
-        let quorate = self.replica.quorum_age(now).is_some_and(|age| age < Millis(300));
+        let quorate = self.quorate(now);
         let begins = ctx.random.between(50, device.slow_ms.max(60)) * 1_000;
         let (by, session) = (host.index, self.session);
         let deed = Fencing { by, session, target, operation: *operation, attempt: *attempt, quorate };
         ctx.after(begins, Happening::Fence(deed));
+    }
+
+    /// Does a quorum stand behind it at this moment? Who does not lead asks the leader.
+    fn quorate(&self, now: BootMs) -> bool {
+        let fresh = |age: Millis| age < Millis(300);
+        let follows = self.replica.leader.is_some() && fresh(now.since(self.replica.heard));
+        let leased = self.holder.lease().is_some_and(|lease| lease.live(now));
+        self.replica.quorum_age(now).map_or(!self.replica.leads() && follows && leased, fresh)
     }
 
     /// The fence device came to an end.
