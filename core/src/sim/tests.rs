@@ -112,7 +112,7 @@ fn nodes_that_are_promised_more_than_they_have_are_found() {
 
 #[test]
 fn a_second_copy_beside_a_forgotten_one_is_found() {
-    finds(Plant::ForgetRegistry, 30, &["no_exclusive_slot_runs_twice"]);
+    finds(Plant::ForgetRegistry, 90, &["no_exclusive_slot_runs_twice"]);
 }
 
 #[test]
