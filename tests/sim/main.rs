@@ -97,3 +97,13 @@ fn seeds_150_to_224_break_no_invariant() {
 fn seeds_225_to_299_break_no_invariant() {
     clean(225..300);
 }
+
+/// Worlds with a recovery that once broke something: by the decisions, by what the simulator made of a recovery, or
+/// by a wrong judgement of it.
+#[test]
+fn what_a_recovery_once_broke_it_breaks_no_more() {
+    for seed in [467, 2059, 2156, 2176, 2321, 3208, 3218, 4089, 4195, 4902, 8190, 8505, 9124, 9590] {
+        let violations = run(seed, &Options::default()).violations;
+        assert!(violations.is_empty(), "seed {seed}: {:?}", violations[0]);
+    }
+}

@@ -34,16 +34,22 @@ fn member(desk: &Desk<'_>, id: RaftId) -> bool {
     votes(desk, id) || desk.observed.raft.learners.contains(&id)
 }
 
-/// Has it left: nothing runs there any more, and no move could still bring something?
+/// Has it left: nothing runs there any more, and no move could still bring something? While it is not known what runs
+/// there since a recovery it stays: only a member catches up, and so can ever tell.
 fn departed(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord) -> bool {
-    record.leaving && desk.state.claims_on(node).next().is_none() && !desk.awaits(node)
+    record.leaving
+        && record.settled()
+        && desk.state.claims_on(node).next().is_none()
+        && !desk.awaits(node)
 }
 
-/// Every admitted node gets the log. One that was lost before it did could never come back without it. One that
-/// a recovery went on without gets none: its old data would be taken for a member's.
+/// Every admitted node gets the log. One that was lost before it did could never come back without it, nor one that
+/// leaves tell what runs there. One that a recovery went on without gets none: its old data would be taken for a
+/// member's.
 fn learner(desk: &Desk<'_>) -> Option<MembershipStep> {
     let outside = |record: &&NodeRecord| {
-        let wanted = !record.leaving && record.proof().is_none() && !desk.state.left_behind(record);
+        let stays = !(record.leaving && record.settled());
+        let wanted = stays && record.proof().is_none() && !desk.state.left_behind(record);
         wanted && !member(desk, record.raft_id)
     };
     let record = desk.state.nodes.values().filter(outside).min_by_key(|record| record.lost())?;

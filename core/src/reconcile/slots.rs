@@ -54,9 +54,10 @@ pub(super) fn folders_to_forget(state: &State, own: &NodeReport) -> Vec<Effect> 
     slots.map(|(slot, _)| Effect::Forget { slot: slot.clone() }).collect()
 }
 
-/// Was this node not asked yet what runs here, since a recovery?
+/// Was this node not asked yet what runs here, since a recovery or since it came? A State that does not know this
+/// node is older than its admission.
 fn unheard(state: &State, own: &NodeReport) -> bool {
-    state.nodes.get(&own.node).is_some_and(|record| record.inventory == Inventory::Unheard)
+    state.nodes.get(&own.node).is_none_or(|record| record.inventory == Inventory::Unheard)
 }
 
 /// This node's claims of one slot: its own disk and boot only, oldest first.

@@ -365,16 +365,18 @@ impl Ctx {
             self.newest = revision;
             events.iter().for_each(|record| story::decided(self, record));
         }
-        let ends = |record: &Arc<EventRecord>| matches!(record.event, Event::OperationEnded { .. });
-        let state = events.iter().any(ends).then(|| Box::new(state.clone()));
+        let tells = |record: &Arc<EventRecord>| {
+            matches!(record.event, Event::OperationEnded { .. } | Event::InventoryTaken { .. })
+        };
+        let state = events.iter().any(tells).then(|| Box::new(state.clone()));
         let entry = entry.clone();
         let events = events.to_vec();
         self.truth.push(Truth::Applied { host, history, epoch, revision, hash, entry, events, state });
     }
 
-    /// The log went on from its first entries, up to `kept`, as another history.
-    pub(super) fn forked(&mut self, kept: Revision, history: History) {
-        self.truth.push(Truth::Forked { kept, history });
+    /// The log went on as the history of now: surely with all up to `kept`, and by a recovery at `at`.
+    pub(super) fn forked(&mut self, kept: Revision, at: Revision) {
+        self.truth.push(Truth::Forked { kept, at, history: self.history });
     }
 
     pub(super) fn refused(&mut self, proposal: &Proposal, why: &Rejection) {

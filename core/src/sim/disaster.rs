@@ -3,16 +3,18 @@
 //! members of different histories. What it means is decided by `apply` and `plan`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Count;
 use super::ctx::{Ctx, Happening, History, Message};
 use super::disk::Disk;
 use super::host::Host;
 use super::join::admission;
-use super::log::{LogDisk, Members, Payload};
+use super::log::{Entry, LogDisk, Members, Payload};
 use super::strike::cut;
 use super::switches::Rule;
 use crate::command::{Actor, Command, Proposal, Recovery, RecoveryCause};
+use crate::event::EventRecord;
 use crate::ids::{ClusterId, Epoch, RaftId, Revision};
 use crate::state::{Reply, State};
 use crate::units::WallMs;
@@ -109,14 +111,14 @@ pub(super) fn force_quorum(hosts: &mut [Host], ctx: &mut Ctx, survivors: &[usize
     };
     ctx.count(Count::ForcedQuorums);
     ctx.note(format_args!("{survivors:?} go on without {lost:?} from revision {}", fork.kept));
-    let history = History { number: ctx.history.number + 1, ..ctx.history };
-    fork.begin(&mut hosts[first].disk);
-    ctx.history = history;
+    ctx.history = History { number: ctx.history.number + 1, ..ctx.history };
+    let history = ctx.history;
     for at in survivors {
         hosts[*at].disk.agreed = fork.epoch;
         hosts[*at].belong(ctx, history);
     }
     forget_after(ctx, &fork);
+    fork.begin(&mut hosts[first], ctx);
     scatter(hosts, ctx, &lost, ms);
     hosts[first].start_node(ctx);
 }
@@ -148,13 +150,13 @@ pub(super) fn restore(hosts: &mut [Host], ctx: &mut Ctx, founder: usize, ms: u64
     ctx.note(format_args!("{} restores revision {}", hosts[founder].name, fork.kept));
     let disk = &mut hosts[founder].disk;
     (disk.raft_id, disk.admitted_at, disk.agreed) = (Some(raft_id), Revision(fork.at), fork.epoch);
-    (disk.log, disk.snapshot, disk.older) = (log, state.clone(), state);
-    fork.begin(disk);
+    (disk.log, disk.snapshot) = (log, state);
     let history = History { cluster, number: ctx.history.number + 1 };
     ctx.history = history;
     ctx.routes.insert(raft_id, founder);
     hosts[founder].belong(ctx, history);
     forget_after(ctx, &fork);
+    fork.begin(&mut hosts[founder], ctx);
     scatter(hosts, ctx, &lost, ms);
     hosts[founder].start_node(ctx);
 }
@@ -190,7 +192,7 @@ impl Fork {
             founder: None,
             reason: "the others are gone".to_owned(),
         };
-        Self::of(&at_the_end(disk), recovery, |_| Some(voters))
+        Self::of(&at_the_end(disk, |_, _, _| {}), recovery, |_| Some(voters))
     }
 
     /// As `quorate snapshot restore` would.
@@ -228,21 +230,30 @@ impl Fork {
         Some(Self { kept, at, voters: voters(&reply)?, recovery, epoch: after.era() })
     }
 
-    fn begin(&self, disk: &mut Disk) {
+    /// The disk begins with what the recovery leaves. No node ever stands between what is kept and the recovery.
+    fn begin(&self, host: &mut Host, ctx: &mut Ctx) {
         let members = Members { voters: self.voters.clone(), ..Members::default() };
-        disk.log.begin_anew(self.at - 1, members, self.recovery.clone());
+        host.disk.log.begin_anew(self.at - 1, members, self.recovery.clone());
+        let (index, kept) = (host.index, self.kept);
+        let state = at_the_end(&host.disk, |state, entry, events| {
+            if state.revision > kept {
+                ctx.applied(index, state, entry, events);
+            }
+        });
+        host.disk.begin_with(&state);
     }
 }
 
 /// State at the end of a log, with what was never known to be committed.
-fn at_the_end(disk: &Disk) -> State {
+fn at_the_end(disk: &Disk, mut seen: impl FnMut(&State, &Entry, &[Arc<EventRecord>])) -> State {
     let mut state = disk.snapshot.clone();
     while let Some(entry) = disk.log.entry(state.revision.0 + 1) {
         let proposals: &[Proposal] = match &entry.payload {
             Payload::Proposals(proposals) | Payload::Anew(_, proposals) => proposals,
             Payload::Empty | Payload::Members(_) => &[],
         };
-        state.apply(Revision(state.revision.0 + 1), proposals);
+        let applied = state.apply(Revision(state.revision.0 + 1), proposals);
+        seen(&state, entry, &applied.events);
     }
     state
 }
@@ -261,14 +272,13 @@ fn come_back(host: &Host, ctx: &mut Ctx, ms: u64) {
 /// Whoever waits for the answer to what is gone has lost the connection.
 fn forget_after(ctx: &mut Ctx, fork: &Fork) {
     let kept = fork.kept;
-    // Only a State that knows of the recovery tells who is a member.
-    ctx.newest = Revision(fork.at);
+    // Raised at once by the recovery itself: only a State that knows of it tells who is a member.
+    ctx.newest = kept;
     ctx.queue.retain(|_, happening| match happening {
         Happening::Answered { answer, .. } | Happening::Admitted { answer, .. } => answer.revision <= kept,
         _ => true,
     });
-    let history = ctx.history;
-    ctx.forked(kept, history);
+    ctx.forked(kept, Revision(fork.at));
 }
 
 /// Those that are left behind come back: some with the data they had, until somebody sees that, and never so many

@@ -81,6 +81,11 @@ impl Disk {
         self.older = std::mem::replace(&mut self.snapshot, state.clone());
     }
 
+    /// A recovery left this State; nothing from before it is here any more.
+    pub(super) fn begin_with(&mut self, state: &State) {
+        (self.snapshot, self.older) = (state.clone(), state.clone());
+    }
+
     /// What a process wrote until now is in its folder.
     pub(super) fn keep_state(&mut self, process: &Process, now_us: u64) {
         if process.spec.state_dir.is_some() {

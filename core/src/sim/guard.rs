@@ -206,15 +206,18 @@ fn failed(host: &mut Host, slot: &SlotId, now: BootMs, why: &str) {
 fn order_stop(host: &mut Host, ctx: &mut Ctx, stop: &StopInstance) {
     let now = host.clock(ctx.now);
     let highest = host.disk.highest.get(&stop.slot).copied().unwrap_or_default();
-    if stop.token < highest {
+    // In truth nothing is left of a slot that was forgotten, so that any stop of it is taken. Its token is kept here
+    // against starts that come late, which a real guard's one session never brings.
+    let forgotten = host.disk.forgotten.contains(&stop.slot);
+    if stop.token < highest && !forgotten {
         ctx.count(Count::StaleTokensRefused);
         return;
     }
-    if stop.token > highest && host.disk.full(ctx.now) {
+    if (stop.token > highest || forgotten) && host.disk.full(ctx.now) {
         ctx.count(Count::WritesRefused);
         return;
     }
-    host.disk.highest.insert(stop.slot.clone(), stop.token);
+    host.disk.highest.insert(stop.slot.clone(), stop.token.max(highest));
     host.disk.forgotten.remove(&stop.slot);
     if ctx.has(Plant::FalseAcknowledgement) {
         host.run.registry.remove(&stop.slot);

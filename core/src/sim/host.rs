@@ -283,6 +283,9 @@ impl Host {
         self.end_node(ctx);
         self.disks += 1;
         self.disk = Disk::new(self.index, self.disks, None, LogDisk::default());
+        // The registry lies elsewhere: a token that was accepted for what runs still counts.
+        let running = self.run.registry.iter().filter(|(_, known)| known.phase.may_run());
+        self.disk.highest = running.map(|(slot, known)| (slot.clone(), known.token)).collect();
         self.belong(ctx, History::NONE);
     }
 

@@ -60,6 +60,9 @@ pub(super) struct LogDisk {
     pub(super) entries: Vec<Entry>,
     /// Every membership in the log with its index.
     members: Vec<(u64, Arc<Members>)>,
+    /// Where a recovery began it anew last; 0 if none did. What lies before is handed over and applied in one: in
+    /// truth it is a snapshot, and decided.
+    pub(super) begun: u64,
     synced: u64,
     /// Nothing can be written.
     pub(super) full: bool,
@@ -139,12 +142,19 @@ impl LogDisk {
         if let Payload::Members(members) | Payload::Anew(members, _) = &entry.payload {
             self.members.push((self.last() + 1, members.clone()));
         }
+        if matches!(entry.payload, Payload::Anew(..)) {
+            self.begun = self.last() + 1;
+        }
         self.entries.push(entry);
     }
 
     fn truncate(&mut self, length: u64) {
         self.entries.truncate(usize::try_from(length).unwrap_or(0));
         self.members.retain(|(index, _)| *index <= length);
+        if self.begun > length {
+            let begun = self.entries.iter().rposition(|entry| matches!(entry.payload, Payload::Anew(..)));
+            self.begun = begun.map_or(0, |at| at as u64 + 1);
+        }
         self.synced = self.synced.min(length);
     }
 }
@@ -423,7 +433,8 @@ impl Replica {
             let fresh = Peer { next: disk.last(), ..Peer::default() };
             let next = self.peers.entry(id).or_insert(fresh).next.max(1);
             let from = usize::try_from(next - 1).unwrap_or(0).min(disk.entries.len());
-            let entries: Vec<Entry> = disk.entries[from..].iter().take(BATCH).cloned().collect();
+            let anew = usize::try_from(disk.begun).unwrap_or(0).saturating_sub(from);
+            let entries: Vec<Entry> = disk.entries[from..].iter().take(BATCH.max(anew)).cloned().collect();
             let append = LogMessage::Append {
                 term: disk.term,
                 before: next - 1,
@@ -515,7 +526,8 @@ impl Replica {
                     disk.last().min(before.saturating_sub(1))
                 };
                 if fits {
-                    self.commit = self.commit.max(commit.min(matched));
+                    let begun = Some(disk.begun).filter(|begun| *begun <= matched).unwrap_or_default();
+                    self.commit = self.commit.max(commit.min(matched)).max(begun);
                 }
                 self.outbox.push((from, LogMessage::Appended { term, fits, matched, round }));
             }

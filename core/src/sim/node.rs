@@ -75,7 +75,7 @@ impl Node {
         let state = host.disk.snapshot.clone();
         let mut replica = Replica::new(raft_id, state.cluster.settings.raft, now, &mut ctx.random);
         replica.gentle = ctx.calm;
-        replica.commit = state.revision.0;
+        replica.commit = state.revision.0.max(host.disk.log.begun);
         let guarded = host.run.valid_until;
         let holder = LeaseHolder::new(host.boot_id(), host.disk.lease_epoch, guarded, now);
         let session = ctx.serial();
@@ -194,11 +194,15 @@ impl Node {
                 }
                 leading.decided(index, proposals, &applied.answers);
             }
-            if index.is_multiple_of(SNAPSHOT_EVERY) {
+            if matches!(entry.payload, Payload::Anew(..)) {
+                host.disk.begin_with(&self.state);
+            } else if index.is_multiple_of(SNAPSHOT_EVERY) && host.disk.log.begun < index {
                 host.disk.keep_snapshot(&self.state);
             }
             self.dirty = true;
         }
+        // Who joined in a later epoch, or was told of it, is in it from then on.
+        host.disk.agreed = host.disk.agreed.max(self.state.era());
         if self.state.revision == before && !self.known_since.is_empty() {
             return;
         }
@@ -341,11 +345,19 @@ impl Node {
         let device = ctx.fence_device(target);
         // Right before the deed a quorum must still stand behind this leader.
         let now = host.clock(ctx.now);
-        let quorate = self.replica.quorum_age(now).is_some_and(|age| age < Millis(300));
+        let quorate = self.quorate(now);
         let begins = ctx.random.between(50, device.slow_ms.max(60)) * 1_000;
         let (by, session) = (host.index, self.session);
         let deed = Fencing { by, session, target, operation: *operation, attempt: *attempt, quorate };
         ctx.after(begins, Happening::Fence(deed));
+    }
+
+    /// Does a quorum stand behind it at this moment? Who does not lead asks the leader.
+    fn quorate(&self, now: BootMs) -> bool {
+        let fresh = |age: Millis| age < Millis(300);
+        let follows = self.replica.leader.is_some() && fresh(now.since(self.replica.heard));
+        let leased = self.holder.lease().is_some_and(|lease| lease.live(now));
+        self.replica.quorum_age(now).map_or(!self.replica.leads() && follows && leased, fresh)
     }
 
     /// The fence device came to an end.

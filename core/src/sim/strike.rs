@@ -269,7 +269,8 @@ fn wipe(host: &mut Host, ctx: &mut Ctx) {
         host.disk.raft_id = old;
         let history = ctx.history;
         host.belong(ctx, history);
-    } else if let Some(old) = old {
+    } else if let Some(old) = old.filter(|old| ctx.host_of(*old) == Some(host.index)) {
+        // After a restore its number may be another's.
         ctx.routes.remove(&old);
     }
 }

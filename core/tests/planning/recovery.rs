@@ -145,6 +145,28 @@ fn a_node_that_was_leaving_is_not_forgotten_before_it_is_known_what_it_runs() {
 }
 
 #[test]
+fn a_node_that_leaves_while_it_joins_anew_gets_the_log_until_it_told_what_it_runs() {
+    let mut world = World::new(&["n1", "n2"]);
+    let snapshot = world.state.clone();
+    world.kill("n2");
+    world.recover_with(&snapshot, vec![node("n1")]);
+    world.observed.raft.voters = vec![world.raft_id("n1")];
+    world.settle();
+    world.admit("n2", |admission| admission.disk = DiskId("another".to_owned()));
+    world.kill("n2");
+    world.ask(Command::Leave { node: node("n2") });
+    let id = world.raft_id("n2");
+    world.observed.raft.voters = vec![world.raft_id("n1")];
+    assert_eq!(world.plan().membership, Some(MembershipStep::AddLearner(id)));
+    world.observed.raft.learners = vec![id];
+    assert_eq!(world.plan().membership, None, "who else could tell what runs there?");
+    world.thaw("n2");
+    world.settle();
+    assert_eq!(world.state.unsettled().count(), 0);
+    assert_eq!(world.plan().membership, Some(MembershipStep::Remove(id)));
+}
+
+#[test]
 fn a_node_that_joins_anew_on_a_new_disk_keeps_what_it_runs() {
     let mut world = World::new(&["n1", "n2"]);
     world.deploy(SPEC);

@@ -32,7 +32,7 @@ impl Agreement {
             Truth::Applied { host, history, revision, hash, entry, .. } => {
                 (host, history, revision, hash, entry)
             }
-            Truth::Forked { kept, history } => {
+            Truth::Forked { kept, history, .. } => {
                 // What both have in common is judged in both.
                 let before = self.hashes.get(&self.current).cloned().unwrap_or_default();
                 let common = before.into_iter().filter(|(revision, _)| revision <= kept).collect();

@@ -63,7 +63,9 @@ fn replicas(hosts: &[Host]) -> String {
 fn wanted_runs(state: &State, leader: &Node, hosts: &[Host], ctx: &Ctx) -> Result<(), String> {
     for (name, service) in state.services.iter() {
         if service.deleting {
-            return Err(format!("{name} is still being deleted"));
+            let left = state.slots.iter().filter(|(slot, _)| slot.service == *name);
+            let left: Vec<_> = left.map(|(slot, record)| (slot, &record.claims)).collect();
+            return Err(format!("{name} is still being deleted: {left:?}"));
         }
         for ordinal in 0..service.wanted() {
             let slot = SlotId { service: name.clone(), ordinal };

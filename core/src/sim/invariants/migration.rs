@@ -87,7 +87,10 @@ pub(super) fn ended(
 fn one_owner(state: &State, moved: &MigrationRecord, well: bool) -> Judgement {
     let exclusive = state.services.get(&moved.slot.service).is_some_and(|service| service.exclusive);
     let claims = state.slots.get(&moved.slot).map_or(&[][..], |slot| slot.claims.as_slice());
-    if exclusive && claims.len() > 1 {
+    // Several that a recovery found are no doing of the move: each is told to stop, or waits to be heard of.
+    let recovered = state.cluster.recovery.as_ref().map(|recovery| recovery.epoch);
+    let granted_since = claims.iter().any(|claim| recovered.is_none_or(|epoch| claim.token.epoch >= epoch));
+    if exclusive && claims.len() > 1 && granted_since {
         return Err(format!("{} has {} owners as its move ends", moved.slot, claims.len()));
     }
     let at_target = claims.iter().any(|claim| Some(&claim.node) == moved.target.as_ref());

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Judgement, Truth};
 use crate::command::{Command, OperationStep};
 use crate::detect::detect;
-use crate::ids::SlotId;
+use crate::ids::{SlotId, Token};
 use crate::observation::{InstancePhase, NodeVerdict, Observed, Verdicts};
 use crate::sim::host::Host;
 use crate::state::{Claim, OperationKind, Plan, ServiceRecord, State};
@@ -36,13 +36,14 @@ impl Minimum {
         hosts: &[Host],
         now_us: u64,
     ) -> Judgement {
-        let stopped: BTreeSet<&SlotId> =
+        let copies: BTreeSet<(&SlotId, Token)> =
             plan.commands.iter().filter_map(|command| disturbed(state, command)).collect();
-        if stopped.is_empty() {
+        if copies.is_empty() {
             return Ok(());
         }
+        let stopped: BTreeSet<&SlotId> = copies.iter().map(|(slot, _)| *slot).collect();
         let heard = heard_well(state, observed, &detect(observed, state));
-        for slot in stopped.iter().filter(|slot| heard.contains(**slot)) {
+        for (slot, _) in copies.iter().filter(|copy| heard.contains(*copy)) {
             let wanted = state.services.get(&slot.service).map_or(0, ServiceRecord::wanted);
             let others = (0..wanted).map(|ordinal| SlotId { service: slot.service.clone(), ordinal });
             let missing: Vec<String> = others
@@ -65,16 +66,16 @@ impl Minimum {
     }
 }
 
-/// The slot that a command takes a copy from for the sake of a rollout, a move or a drain.
-fn disturbed<'a>(state: &'a State, command: &'a Command) -> Option<&'a SlotId> {
+/// The copy that a command takes from a slot for the sake of a rollout, a move or a drain.
+fn disturbed<'a>(state: &'a State, command: &'a Command) -> Option<(&'a SlotId, Token)> {
     match command {
-        Command::StopClaim { slot, operation: Some(operation), .. } => {
+        Command::StopClaim { slot, token, operation: Some(operation), .. } => {
             let kind = state.operations.get(operation).map(|operation| &operation.kind);
-            matches!(kind, Some(OperationKind::Rollout(_))).then_some(slot)
+            matches!(kind, Some(OperationKind::Rollout(_))).then_some((slot, *token))
         }
         Command::Advance { operation, step: OperationStep::Switchover, .. } => {
             match &state.operations.get(operation)?.kind {
-                OperationKind::Migration(moved) => Some(&moved.slot),
+                OperationKind::Migration(moved) => Some((&moved.slot, moved.source_token)),
                 _ => None,
             }
         }
@@ -88,8 +89,12 @@ fn runs_well(slot: &SlotId, hosts: &[Host], now_us: u64) -> bool {
     processes.any(|process| process.slot == *slot && now_us >= process.ready_us)
 }
 
-/// Slots of which a claimed copy was heard to run well, on a node that is beyond doubt and whose guard answers.
-fn heard_well(state: &State, observed: &Observed, verdicts: &Verdicts) -> BTreeSet<SlotId> {
+/// Claimed copies that were heard to run well, on a node that is beyond doubt and whose guard answers.
+fn heard_well<'a>(
+    state: &'a State,
+    observed: &Observed,
+    verdicts: &Verdicts,
+) -> BTreeSet<(&'a SlotId, Token)> {
     let mut well = BTreeSet::new();
     for (slot, record) in state.slots.iter() {
         let heard_of = |claim: &&Claim| {
@@ -102,9 +107,8 @@ fn heard_well(state: &State, observed: &Observed, verdicts: &Verdicts) -> BTreeS
                 .then_some(())
         };
         let alive = |claim: &&Claim| verdicts.nodes.get(&claim.node) == Some(&NodeVerdict::Alive);
-        if record.claims.iter().filter(alive).any(|claim| heard_of(&claim).is_some()) {
-            well.insert(slot.clone());
-        }
+        let claims = record.claims.iter().filter(alive).filter(|claim| heard_of(claim).is_some());
+        well.extend(claims.map(|claim| (slot, claim.token)));
     }
     well
 }

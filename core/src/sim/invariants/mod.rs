@@ -61,11 +61,12 @@ pub(super) enum Truth {
         hash: u64,
         entry: Entry,
         events: Vec<Arc<EventRecord>>,
-        /// As it is then, if an operation ended.
+        /// As it is then, if an operation ended or an inventory was taken.
         state: Option<Box<State>>,
     },
-    /// The log went on from its entries up to `kept` as another history; what came after them is gone.
-    Forked { kept: Revision, history: History },
+    /// The log went on from its entries up to `kept` as another history; what came after them is gone. What lies
+    /// between them and the recovery, at `at`, was never known to be committed: no node stands there, ever.
+    Forked { kept: Revision, at: Revision, history: History },
     /// A leader made a plan.
     Planned(Box<(State, Observed, Plan)>),
     /// The planner's proposal was refused, and why.
@@ -87,6 +88,8 @@ pub(super) struct Checkers {
     no_livelock: no_livelock::NoLivelock,
     minimum: minimum::Minimum,
     critical: critical::Critical,
+    /// What the last recovery surely kept, and where it lies.
+    forked: (Revision, Revision),
     /// Judged by this one alone, if a test of it says so.
     only: Option<&'static str>,
 }
@@ -105,6 +108,7 @@ impl Checkers {
             no_livelock: no_livelock::NoLivelock::default(),
             minimum: minimum::Minimum::default(),
             critical: critical::Critical::default(),
+            forked: (Revision(0), Revision(0)),
             only,
         }
     }
@@ -129,11 +133,13 @@ impl Checkers {
             }
             Truth::Spawned { host, process } => self.spawned(*host, process, hosts, ctx)?,
             Truth::Gone { host, process, end } => {
-                let judged = self.critical.gone(*host, process, *end);
+                let judged = self.critical.gone(&hosts[*host], process, *end);
                 self.judge("critical_keeps_running_on_a_node_that_is_cut_off", judged)?;
             }
-            Truth::Forked { kept, .. } => {
+            Truth::Forked { kept, at, .. } => {
+                self.forked = (*kept, *at);
                 self.evidence.forked(*kept);
+                self.critical.forked();
                 let lost = self.acknowledged.forked(*kept);
                 (0..lost).for_each(|_| ctx.count(Count::WritesLost));
                 self.migration = migration::Migrations::default();
@@ -163,11 +169,21 @@ impl Checkers {
     fn committed(&mut self, truth: &Truth, hosts: &[Host], ctx: &mut Ctx) -> Result<(), Breach> {
         let Truth::Applied { events, revision, epoch, state, .. } = truth else { return Ok(()) };
         tally::count(ctx, events);
-        self.critical.committed(Token { epoch: *epoch, revision: *revision }, events);
+        let at = Token { epoch: *epoch, revision: *revision };
+        self.critical.committed(at, events);
         let excused = residual::hosts(hosts, &self.lease, ctx.now);
-        let ended = self.evidence.committed(*revision, events, hosts, &excused);
-        self.judge("no_claim_ends_while_its_instance_runs", ended)?;
+        // What nobody knew to be committed comes with the recovery that follows it: nobody acts by it before all is
+        // unheard again.
+        let (kept, begun) = self.forked;
+        if *revision > kept && *revision < begun {
+            self.evidence.replayed(*revision, events);
+        } else {
+            let ended = self.evidence.committed(*revision, events, hosts, &excused);
+            self.judge("no_claim_ends_while_its_instance_runs", ended)?;
+        }
         if let Some(state) = state {
+            self.critical.inventories(at, events, state);
+            self.evidence.inventories(events, state);
             let owned = migration::ended(events, state, hosts, &self.evidence, &excused);
             self.judge("a_migration_ends_with_one_owner", owned)?;
         }

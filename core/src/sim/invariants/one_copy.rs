@@ -14,7 +14,9 @@ pub(super) fn spawned(
 ) -> Result<bool, String> {
     let mut residual = false;
     for (twin_host, twin) in twins(host, process, hosts) {
-        if evidence.excuses(twin_host, twin, excused) || evidence.excuses(host, process, excused) {
+        if evidence.excuses_beside((twin_host, twin), process, excused)
+            || evidence.excuses_beside((host, process), twin, excused)
+        {
             residual = true;
             continue;
         }

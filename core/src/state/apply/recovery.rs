@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{Entry, Outcome, bounded, limits, refused};
 use crate::command::{Command, Found, Recovery};
 use crate::event::Event;
-use crate::ids::{BootId, Epoch, NodeId, Revision, SlotId, Token, Version};
+use crate::ids::{BootId, Epoch, NodeId, Revision, ServiceName, SlotId, Token, Version};
 use crate::spec::Priority;
 use crate::state::{
     Claim, EndedClaim, Evidence, Inventory, JOIN_ANEW, NodeRecord, NodeStanding, OperationKind,
@@ -146,8 +146,11 @@ impl Entry<'_> {
         let dropped = self.drop_idle_claims(node, boot, found);
         let adopted = found.iter().filter(|found| self.adopt(node, boot, found)).count();
         let (adopted, dropped) = (adopted as u32, dropped as u32);
-        self.tokens.extend(before);
         self.emit(Event::InventoryTaken { node: node.clone(), adopted, dropped });
+        // What ended just now may have been the last that a deleted service waited for.
+        let services: BTreeSet<ServiceName> = before.iter().map(|slot| slot.service.clone()).collect();
+        services.iter().for_each(|service| self.forget_if_done(service));
+        self.tokens.extend(before);
         Ok(Reply::Accepted)
     }
 
@@ -270,7 +273,7 @@ impl Entry<'_> {
     }
 
     /// Copies of an older version that run on are replaced as any rollout would.
-    fn replace_older(&mut self, name: &crate::ids::ServiceName, newest: Version) {
+    fn replace_older(&mut self, name: &ServiceName, newest: Version) {
         let under_way = self.active(|kind| {
             matches!(kind, OperationKind::Rollout(rollout) if rollout.service == *name && rollout.version == newest)
         });

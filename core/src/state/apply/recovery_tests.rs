@@ -1,6 +1,6 @@
 //! What a recovery does to State, told as transcripts: who is waited for, what becomes a claim again.
 
-use super::testkit::{Cluster, admission, facts, node, slot, spec};
+use super::testkit::{Cluster, admission, facts, node, service, slot, spec};
 use crate::command::{Command, Found, NodeAdmission, Recovery};
 use crate::event::Event;
 use crate::ids::{BootId, ClusterId, DiskId, Epoch, MachineId, Revision, Token};
@@ -153,6 +153,18 @@ fn a_claim_whose_token_its_node_has_outgrown_ends_at_once() {
     c.ok(forced(&["n1", "n2"]));
     c.back("n1", vec![found("db/0", "1.800".parse().unwrap(), None)]);
     assert!(c.claims("db/0").is_empty());
+}
+
+#[test]
+fn a_deleted_service_is_forgotten_when_an_inventory_ends_its_last_claim() {
+    let mut c = Cluster::of(&["n1", "n2"]);
+    c.deploy("db", "");
+    c.grant("db/0", "n1");
+    c.ok(Command::DeleteService { service: service("db") });
+    c.ok(forced(&["n1", "n2"]));
+    c.back("n1", vec![found("db/0", "1.800".parse().unwrap(), None)]);
+    assert!(c.state.services.is_empty() && c.state.slots.is_empty());
+    assert!(c.events.iter().any(|event| matches!(event, Event::ServiceDeleted(_))));
 }
 
 #[test]
