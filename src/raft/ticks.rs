@@ -57,12 +57,24 @@ pub async fn run(
 ) {
     let clock = Clock(&raft);
     let heartbeat = Duration::from_millis(timing.heartbeat_ms);
+    let mut beat = 0;
     loop {
-        let next = next(&standing.borrow_and_update(), marks.kept(), boot_ms(), &timing);
+        let now = boot_ms();
+        let next = next(&standing.borrow_and_update(), marks.kept(), now, &timing);
         clock.0.runtime_config().tick(next == Next::Tick);
         let wait = match next {
-            Next::Beat if raft.trigger().heartbeat().await.is_err() => return,
-            Next::Beat | Next::Tick => heartbeat,
+            // The standing changes much more often than signs of life are due.
+            Next::Beat if now < beat + timing.heartbeat_ms => {
+                Duration::from_millis(beat + timing.heartbeat_ms - now)
+            }
+            Next::Beat => {
+                if raft.trigger().heartbeat().await.is_err() {
+                    return;
+                }
+                beat = now;
+                heartbeat
+            }
+            Next::Tick => heartbeat,
             Next::Rest(left) => left,
         };
         if let Ok(Err(_)) = timeout(wait, standing.changed()).await {

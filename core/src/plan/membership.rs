@@ -37,10 +37,7 @@ fn member(desk: &Desk<'_>, id: RaftId) -> bool {
 /// Has it left: nothing runs there any more, and no move could still bring something? While it is not known what runs
 /// there since a recovery it stays: only a member catches up, and so can ever tell.
 fn departed(desk: &Desk<'_>, node: &NodeId, record: &NodeRecord) -> bool {
-    record.leaving
-        && record.settled()
-        && desk.state.claims_on(node).next().is_none()
-        && !desk.awaits(node)
+    record.leaving && record.settled() && desk.state.claims_on(node).next().is_none() && !desk.awaits(node)
 }
 
 /// Every admitted node gets the log. One that was lost before it did could never come back without it, nor one that
