@@ -145,9 +145,10 @@ fn odd(count: usize) -> usize {
 }
 
 /// Could these decide right now? Who is merely not known to be lost does not count: a new leader has not waited for
-/// anybody yet, and a change that begins without a majority to end it never ends.
+/// anybody yet, and a change that begins without a majority to end it never ends. Who leads counts, lost or not: one
+/// that is to be fenced is not let back in, and as the only voter it could hand on nothing.
 fn majority_heard(desk: &Desk<'_>, voters: &BTreeSet<RaftId>) -> bool {
-    let heard = |node: &NodeId| desk.sound(node) && desk.fresh(node);
+    let heard = |node: &NodeId| (desk.sound(node) || *node == desk.observed.me) && desk.fresh(node);
     let heard = |id: &&RaftId| desk.state.node_of(**id).is_some_and(|(node, _)| heard(node));
     voters.iter().filter(heard).count() * 2 > voters.len()
 }

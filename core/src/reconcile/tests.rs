@@ -374,6 +374,17 @@ fn an_instance_from_beyond_this_replicas_state_is_left_alone() {
 }
 
 #[test]
+fn a_state_of_before_the_nodes_admission_stops_and_forgets_nothing_of_what_is_there() {
+    let mut case = Case::new("").instance(8, InstancePhase::Running);
+    assert!(case.stop().is_some());
+    case.state.nodes.remove(&node("n1"));
+    assert_eq!(case.effects(), []);
+    case.own.slots.insert(slot(), SlotReport { highest: token(12), instance: None });
+    case.state.services.remove(&ServiceName::new("db").unwrap());
+    assert_eq!(case.effects(), []);
+}
+
+#[test]
 fn a_new_claim_waits_until_the_older_one_of_its_slot_ended() {
     let mut case = Case::new("").claimed().stop_ordered();
     case.claim(|claim| claim.token = token(14));

@@ -272,8 +272,9 @@ fn come_back(host: &Host, ctx: &mut Ctx, ms: u64) {
 /// Whoever waits for the answer to what is gone has lost the connection.
 fn forget_after(ctx: &mut Ctx, fork: &Fork) {
     let kept = fork.kept;
-    // Raised at once by the recovery itself: only a State that knows of it tells who is a member.
-    ctx.newest = kept;
+    // Raised at once by the recovery itself: only a State that knows of it tells who is a member. What was never
+    // known to be committed is nothing to tell of.
+    ctx.newest = Revision(fork.at.saturating_sub(1));
     ctx.queue.retain(|_, happening| match happening {
         Happening::Answered { answer, .. } | Happening::Admitted { answer, .. } => answer.revision <= kept,
         _ => true,

@@ -143,6 +143,24 @@ fn voters_change_only_while_a_majority_of_the_new_ones_is_heard() {
 }
 
 #[test]
+fn a_lost_leader_that_is_to_be_fenced_gives_others_a_vote_and_hands_over() {
+    let mut world = World::new(&["n1", "n2", "n3"]);
+    world.fence_method("n1");
+    let snapshot = world.state.clone();
+    world.recover_with(&snapshot, vec![node("n1")]);
+    world.ask(Command::Fence { node: node("n1"), reason: "its disk fails".to_owned() });
+    for name in ["n2", "n3"] {
+        world.admit(name, |admission| admission.disk.0 = format!("another of {name}"));
+    }
+    world.settle();
+    assert!(world.state.nodes.get(&node("n1")).unwrap().lost(), "it is not let back in");
+    members(&mut world, &["n1"], &["n2", "n3"]);
+    assert_eq!(step(&world), Some(MembershipStep::SetVoters(ids(&world, &["n1", "n2", "n3"]))));
+    members(&mut world, &["n1", "n2", "n3"], &[]);
+    assert!(matches!(step(&world), Some(MembershipStep::TransferTo(_))));
+}
+
+#[test]
 fn whoever_does_not_lead_plans_no_membership() {
     let mut world = World::new(&["n1", "n2", "n3"]);
     members(&mut world, &["n1"], &["n2", "n3"]);
