@@ -45,6 +45,37 @@ pub fn no_hurry() {
     }
 }
 
+/// Heaps that the threads of a process share. With the usual eight for each processor, every one of a node's threads
+/// keeps free memory of its own.
+#[cfg(target_env = "gnu")]
+const HEAPS: libc::c_int = 2;
+/// A piece of at least this size is mapped by itself and goes back to the host with its end. Left alone, the C library
+/// raises this to the largest piece it ever saw freed, up to 32 MiB, and keeps all below in its heaps.
+#[cfg(target_env = "gnu")]
+const OWN_MAPPING: libc::c_int = 256 * 1024;
+
+/// Tells the allocator to keep little of what is freed. To be called before there are threads.
+pub fn keep_little_memory() {
+    #[cfg(target_env = "gnu")]
+    for (setting, value) in [(libc::M_ARENA_MAX, HEAPS), (libc::M_MMAP_THRESHOLD, OWN_MAPPING)] {
+        #[expect(unsafe_code, reason = "the C library has no other way to be told")]
+        // SAFETY: it takes two numbers; one that it does not know it refuses.
+        unsafe {
+            libc::mallopt(setting, value);
+        }
+    }
+}
+
+/// Gives the host back what was freed in between what is in use. Takes some milliseconds.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "the C library has no other way to be told")]
+    // SAFETY: it takes the allocator's own locks and touches nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The variable by which a child learns how many descriptors this process had before [`more_descriptors`].
 pub const DESCRIPTORS: &str = "QUORATE_DESCRIPTORS";
 /// No process needs more.

@@ -255,7 +255,7 @@ impl ClusterService for Cluster {
         })?;
         let state = self.port.linearizable(read::READ_WITHIN).await.map_err(ApiError::from)?;
         let client = state.clients.get(&ClientId(asked.client.clone()));
-        let answer = client.and_then(|client| client.answers.get(&asked.sequence)).ok_or_else(|| {
+        let answer = client.and_then(|client| client.answers.get(asked.sequence)).ok_or_else(|| {
             ApiError::new(
                 ErrorCode::NotFound,
                 format!("no answer to request {}:{} is remembered", asked.client, asked.sequence),

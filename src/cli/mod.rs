@@ -160,6 +160,7 @@ enum Local {
 
 /// Runs what the arguments say; the exit code is the published one.
 pub fn run() -> ExitCode {
+    crate::host::keep_little_memory();
     let cli = Cli::parse();
     let output = cli.global.output;
     match dispatch(cli) {

@@ -274,6 +274,7 @@ fn build(
     control.spawn(heartbeat::run(inner.clone()));
     control.spawn(control::run(inner.clone()));
     work.spawn(survey::usage(inner.clone(), probe));
+    work.spawn(survey::memory(inner.clone()));
     control.spawn(reach::run(inner.clone()));
     work.spawn(fencing::survey(inner.clone()));
     if founder {

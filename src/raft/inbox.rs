@@ -1,7 +1,6 @@
 //! Takes in raft's messages from peers. Whether the sender may speak at all was checked before.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -13,6 +12,7 @@ use super::codec::{
     AppendAnswerV1, AppendV1, AskVoteV1, SnapshotHeadV1, TransferAnswerV1, TransferV1, VoteAnswerV1, VoteV1,
     Wire,
 };
+use super::status::Marks;
 use super::types::{Raft, Snapshot, TypeConfig};
 use crate::ports::{InboxError, PeerCall, PeerInbox};
 
@@ -27,13 +27,13 @@ pub struct Inbox {
     id: u64,
     cluster: ClusterId,
     raft: Raft,
-    heard: Arc<AtomicU64>,
+    marks: Arc<Marks>,
 }
 
 impl Inbox {
-    /// The inbox of node `id`. `heard` is set to the boot-time clock with each accepted append.
-    pub fn new(id: u64, cluster: ClusterId, raft: Raft, heard: Arc<AtomicU64>) -> Self {
-        Self { id, cluster, raft, heard }
+    /// The inbox of node `id`, which notes each accepted append in `marks`.
+    pub fn new(id: u64, cluster: ClusterId, raft: Raft, marks: Arc<Marks>) -> Self {
+        Self { id, cluster, raft, marks }
     }
 }
 
@@ -78,13 +78,13 @@ impl PeerInbox for Inbox {
     }
 
     fn append(&self, message: Bytes) -> BoxFuture<'static, Result<Bytes, InboxError>> {
-        let (raft, heard) = (self.raft.clone(), self.heard.clone());
+        let (raft, marks, arrived) = (self.raft.clone(), self.marks.clone(), boot_ms());
         Box::pin(async move {
             let append = AppendV1::decode(&message).map_err(unreadable)?;
             let request = AppendEntriesRequest::try_from(append).map_err(unreadable)?;
             let answer = AppendAnswerV1::from(&raft.append_entries(request).await.map_err(stopped)?);
             if !matches!(answer, AppendAnswerV1::HigherVote(_)) {
-                heard.store(boot_ms(), Ordering::Relaxed);
+                marks.hear(arrived, boot_ms());
             }
             Ok(answer.encode())
         })

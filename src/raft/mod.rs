@@ -23,6 +23,7 @@ mod status;
 #[cfg(test)]
 mod store_tests;
 mod tail;
+mod ticks;
 mod tree;
 mod types;
 

@@ -22,7 +22,7 @@ use super::sled_disk::SledDisk;
 use super::snapshots::SnapshotFiles;
 use super::status::{self, Marks, RaftStanding};
 use super::types::Raft;
-use super::{propose, reads};
+use super::{propose, reads, ticks};
 use crate::ports::{PeerInbox, PeerNet, StateMachine};
 
 /// How often the log's growth is looked at.
@@ -233,8 +233,9 @@ async fn start(
     runtime.spawn(status::publish(raft.clone(), marks, publish, tell, rounds));
     runtime.spawn(propose::run(shared.clone(), queue));
     runtime.spawn(reads::run(shared.clone(), waiting));
+    runtime.spawn(ticks::run(raft.clone(), timing, shared.marks.clone(), shared.standing.clone()));
     runtime.spawn(watch_growth(raft.clone(), grown, limits.snapshot_bytes));
-    let inbox = Arc::new(Inbox::new(id, cluster, raft, shared.marks.heard.clone()));
+    let inbox = Arc::new(Inbox::new(id, cluster, raft, shared.marks.clone()));
     Ok((RaftHandle { shared, proposer, reads, runtime }, inbox, log))
 }
 

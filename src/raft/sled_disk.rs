@@ -18,6 +18,9 @@ use super::tree::Tree;
 /// The form of the journal's records.
 const VERSION: u8 = 1;
 
+/// What a start moves from the journal to the tree at once.
+const MOVED_AT_ONCE: usize = 512 * 1024;
+
 /// A [`LogDisk`] in a folder: the tree, the journal before it, and a mark of how far both were synced.
 pub struct SledDisk {
     shared: Arc<Shared>,
@@ -67,15 +70,7 @@ impl SledDisk {
         if found.torn {
             tracing::warn!(dir = %dir.display(), "cut off the torn end of the log; it was never acknowledged");
         }
-        let mut changes = Vec::new();
-        for record in &found.records {
-            let read = decode(record);
-            let what = || "a record of the journal cannot be read".to_owned();
-            changes.extend(read.ok_or_else(|| DiskError::Corrupt { dir: dir.to_owned(), what: what() })?);
-        }
-        if !changes.is_empty() {
-            tree.write(&changes)?;
-        }
+        move_all(dir, &tree, found.records)?;
         tree.check(mark)?;
         journal.clear().map_err(failed("write the journal"))?;
         let latest = Mark { votes: tree.votes(), ..mark };
@@ -235,6 +230,23 @@ impl Drop for SledDisk {
             drop(mover.join());
         }
     }
+}
+
+/// Moves what the journal held, a part at a time: all of it at once takes many times its size. A crash in between does
+/// no harm, since the next start begins anew.
+fn move_all(dir: &Path, tree: &Tree, records: Vec<Vec<u8>>) -> Result<(), DiskError> {
+    let (mut changes, mut bytes) = (Vec::new(), 0);
+    for record in records {
+        let what = || "a record of the journal cannot be read".to_owned();
+        let read = decode(&record).ok_or_else(|| DiskError::Corrupt { dir: dir.to_owned(), what: what() })?;
+        bytes += record.len();
+        changes.extend(read);
+        if bytes > MOVED_AT_ONCE {
+            tree.write(&std::mem::take(&mut changes))?;
+            bytes = 0;
+        }
+    }
+    if changes.is_empty() { Ok(()) } else { tree.write(&changes) }
 }
 
 fn encode(changes: &[Change]) -> Vec<u8> {

@@ -122,7 +122,9 @@ impl RaftStanding {
 #[derive(Debug, Default)]
 pub struct Marks {
     /// When a leader was last heard.
-    pub heard: Arc<AtomicU64>,
+    pub heard: AtomicU64,
+    /// When the last append came that was accepted: its sender leads since then at least.
+    pub kept: AtomicU64,
     /// When the last round began that a quorum acknowledged, and its term.
     pub acked: AtomicU64,
     /// The term of that round.
@@ -135,6 +137,17 @@ impl Marks {
     /// When a leader was last heard, this node included.
     pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// An append that came at `arrived` was accepted.
+    pub fn hear(&self, arrived: u64, now: u64) {
+        self.kept.store(arrived, Ordering::Relaxed);
+        self.heard.store(now, Ordering::Relaxed);
+    }
+
+    /// When the last append came that was accepted.
+    pub fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
     }
 
     /// When this node, as leader of `term`, was last acknowledged.

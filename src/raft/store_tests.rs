@@ -13,6 +13,7 @@ use super::log::{self, LogStore};
 use super::machine::Machine;
 use super::sled_disk::SledDisk;
 use super::snapshots::SnapshotFiles;
+use super::tree::Tree;
 use super::types::TypeConfig;
 use crate::ports::{SnapshotJob, StateMachine};
 
@@ -314,4 +315,20 @@ fn a_damaged_snapshot_is_an_error_and_an_interrupted_one_is_removed() {
     std::fs::write(&path, bytes).unwrap();
     let error = files.load().unwrap_err().to_string();
     assert!(error.contains("00000000000000000017.snapshot is damaged"), "{error}");
+}
+
+/// sled frees a replaced page no sooner than with later batches: one that holds too much leaves all of it behind.
+#[test]
+fn moving_small_records_into_the_tree_for_long_keeps_no_more_than_a_little_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = Tree::open(dir.path()).unwrap();
+    let resident = || crate::host::resident_kib(std::process::id()).unwrap() / 1024;
+    let part = |number: u64| -> Vec<Change> {
+        (number * 4_000..(number + 1) * 4_000).map(|index| Change::Put(index, record(index, 200))).collect()
+    };
+    tree.write(&part(0)).unwrap();
+    let before = resident();
+    (1..6).for_each(|number| tree.write(&part(number)).unwrap());
+    let after = resident();
+    assert!(after < before + 32, "from {before} to {after} MiB");
 }

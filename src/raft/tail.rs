@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use super::disk::Change;
+use super::disk::{Change, Slot};
 
 /// Changes in their order, and the records that they leave.
 #[derive(Debug)]
@@ -56,7 +56,12 @@ impl Tail {
 
     /// Begins a new part; gives what the one before it has for the tree, or nothing if it is empty.
     pub fn turn(&mut self) -> Option<Vec<Change>> {
-        let changes = self.0.back().map(|part| part.changes.clone()).filter(|changes| !changes.is_empty())?;
+        let changes = self.0.back().map(|part| &part.changes).filter(|changes| !changes.is_empty())?;
+        // Said anew with almost every entry: only the last counts.
+        let committed = |change: &Change| matches!(change, Change::Set(Slot::Committed, _));
+        let last = changes.iter().rposition(committed);
+        let kept = changes.iter().enumerate().filter(|(at, change)| Some(*at) == last || !committed(change));
+        let changes = kept.map(|(_, change)| change.clone()).collect();
         self.0.push_back(Part::new());
         Some(changes)
     }
@@ -100,6 +105,16 @@ mod tests {
 
     fn put(index: u64, text: &'static str) -> Change {
         Change::Put(index, Bytes::from_static(text.as_bytes()))
+    }
+
+    #[test]
+    fn of_what_is_committed_only_the_last_word_goes_to_the_tree() {
+        let mut tail = Tail::new();
+        let set = |slot, text: &'static str| Change::Set(slot, Bytes::from_static(text.as_bytes()));
+        let (vote, other) = (set(Slot::Vote, "v"), set(Slot::Vote, "w"));
+        let committed = |text| set(Slot::Committed, text);
+        tail.add(&[committed("1"), vote.clone(), put(2, "b"), committed("2"), other.clone(), put(3, "c")]);
+        assert_eq!(tail.turn(), Some(vec![vote, put(2, "b"), committed("2"), other, put(3, "c")]));
     }
 
     #[test]

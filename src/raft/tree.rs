@@ -18,6 +18,10 @@ const PIECE: usize = 6 * 1024;
 const HEAD: usize = 1 + 8 + 4;
 const RECORD_VERSION: u8 = 1;
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// Items of one batch, beside its last record. sled frees no page that was replaced, ten times the size of what is
+/// written, before the batch in which that happened is through, and then a few pages with each further batch: few large
+/// batches leave more behind than they free, without end.
+const BATCH_ITEMS: usize = 64;
 
 /// The log in a folder.
 pub struct Tree {
@@ -119,40 +123,43 @@ impl Tree {
         Records { tree: self, pieces: self.db.range(range), next: None }
     }
 
-    fn remove(&self, batch: &mut sled::Batch, first: u64, last: u64) -> Result<(), DiskError> {
+    fn remove(&self, batch: &mut sled::Batch, first: u64, last: u64) -> Result<usize, DiskError> {
+        let mut items = 0;
         for key in self.db.range(piece_key(first, 0)..=piece_key(last, u16::MAX)).keys() {
             batch.remove(key.map_err(|error| self.failed("read the log", error))?);
+            items += 1;
         }
-        Ok(())
+        Ok(items)
     }
 
-    fn stage(&self, changes: &[Change]) -> Result<sled::Batch, DiskError> {
-        let mut batch = sled::Batch::default();
-        let mut purged = 0;
-        for change in changes {
-            match change {
-                Change::Put(index, record) => stage_record(&mut batch, *index, record),
-                Change::Truncate(from) => self.remove(&mut batch, *from, u64::MAX)?,
-                Change::Purge(upto) => {
-                    self.remove(&mut batch, 0, *upto)?;
-                    purged = *upto;
-                }
-                Change::Set(slot, bytes) => {
-                    let number = match slot {
-                        Slot::Vote => self.votes.fetch_add(1, Ordering::Relaxed) + 1,
-                        Slot::Purged => purged,
-                        Slot::Identity | Slot::Committed => 0,
-                    };
-                    let mut value = vec![0u8; 8];
-                    value.extend_from_slice(&number.to_le_bytes());
-                    value.extend_from_slice(bytes);
-                    let sum = xxh3_64(&value[8..]);
-                    value[..8].copy_from_slice(&sum.to_le_bytes());
-                    batch.insert(slot_key(*slot), value);
-                }
+    /// Adds a change to a batch; gives how many items that are. `purged` is what was purged up to, until it is set.
+    fn stage(&self, batch: &mut sled::Batch, change: &Change, purged: &mut u64) -> Result<usize, DiskError> {
+        match change {
+            Change::Put(index, record) => Ok(stage_record(batch, *index, record)),
+            Change::Truncate(from) => self.remove(batch, *from, u64::MAX),
+            Change::Purge(upto) => {
+                *purged = *upto;
+                self.remove(batch, 0, *upto)
+            }
+            Change::Set(slot, bytes) => {
+                let number = match slot {
+                    Slot::Vote => self.votes.fetch_add(1, Ordering::Relaxed) + 1,
+                    Slot::Purged => *purged,
+                    Slot::Identity | Slot::Committed => 0,
+                };
+                let mut value = vec![0u8; 8];
+                value.extend_from_slice(&number.to_le_bytes());
+                value.extend_from_slice(bytes);
+                let sum = xxh3_64(&value[8..]);
+                value[..8].copy_from_slice(&sum.to_le_bytes());
+                batch.insert(slot_key(*slot), value);
+                Ok(1)
             }
         }
-        Ok(batch)
+    }
+
+    fn apply(&self, batch: sled::Batch) -> Result<(), DiskError> {
+        self.db.apply_batch(batch).map_err(|error| self.failed("write the log", error))
     }
 
     /// What is there.
@@ -175,10 +182,22 @@ impl Tree {
 
     /// Makes the changes in their order, durably; a crash keeps a first part of them.
     pub fn write(&self, changes: &[Change]) -> Result<(), DiskError> {
-        // A batch sees the tree as it was before it, so each removal begins a batch of its own.
-        for part in changes.chunk_by(|_, next| !matches!(next, Change::Truncate(_) | Change::Purge(_))) {
-            let batch = self.stage(part)?;
-            self.db.apply_batch(batch).map_err(|error| self.failed("write the log", error))?;
+        let (mut batch, mut items, mut purged) = (sled::Batch::default(), 0, 0);
+        for change in changes {
+            let ends = match change {
+                // A batch sees the tree as it was before it, so each removal begins a batch of its own.
+                Change::Truncate(_) | Change::Purge(_) => items > 0,
+                Change::Put(..) => items >= BATCH_ITEMS,
+                Change::Set(..) => false,
+            };
+            if ends {
+                self.apply(std::mem::take(&mut batch))?;
+                items = 0;
+            }
+            items += self.stage(&mut batch, change, &mut purged)?;
+        }
+        if items > 0 {
+            self.apply(batch)?;
         }
         self.db.flush().map_err(|error| self.failed("write the log", error))?;
         // sled's flush starts the writing but does not wait for the device.
@@ -244,7 +263,7 @@ impl Iterator for Records<'_> {
     }
 }
 
-fn stage_record(batch: &mut sled::Batch, index: u64, record: &Bytes) {
+fn stage_record(batch: &mut sled::Batch, index: u64, record: &Bytes) -> usize {
     let mut whole = Vec::with_capacity(HEAD + record.len());
     whole.push(RECORD_VERSION);
     whole.extend_from_slice(&record_sum(index, record).to_le_bytes());
@@ -253,6 +272,7 @@ fn stage_record(batch: &mut sled::Batch, index: u64, record: &Bytes) {
     for (at, piece) in whole.chunks(PIECE).enumerate() {
         batch.insert(&piece_key(index, u16::try_from(at).unwrap_or(u16::MAX)), piece);
     }
+    whole.len().div_ceil(PIECE)
 }
 
 fn unseal(index: u64, whole: &Bytes) -> Record {

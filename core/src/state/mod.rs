@@ -21,7 +21,7 @@ pub use crate::evidence::{Evidence, NodeProof};
 pub use crate::settings::{ClusterSettings, RaftTiming, SettingChange, SettingsError, TimingProfile};
 pub use apply::{Applied, KvChange, limits};
 pub use records::{
-    Claim, ClientRecord, DrainRecord, EndedClaim, FencePhase, FenceRecord, Inventory, KvRecord,
+    Answers, Claim, ClientRecord, DrainRecord, EndedClaim, FencePhase, FenceRecord, Inventory, KvRecord,
     MigrationPhase, MigrationRecord, NodeRecord, NodeStanding, Operation, OperationEnd, OperationKind,
     OperationNote, OperationResult, PASS_BACK, PASS_RUNNING, PASS_STOPPED, RecoveryRecord, RolloutRecord,
     ServiceRecord, SlotRecord, StopOrder, VersionRecord,

@@ -1,7 +1,6 @@
 //! The records of State, one struct for each thing the cluster agrees on. Plain data; what may change
 //! them is `apply`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -528,10 +527,42 @@ pub struct KvRecord {
 /// What a client was last answered, so that its retries are answered alike.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClientRecord {
-    /// Answers by request number, bounded to the newest.
-    pub answers: BTreeMap<u64, super::Answer>,
+    /// Bounded to the newest.
+    pub answers: Answers,
     /// Up to here it said that it will not ask again; what comes of that later is not done.
     pub settled: u64,
     /// The revision of its newest request; the clients longest silent are forgotten first.
     pub last: Revision,
+}
+
+/// Remembered answers by request number, in order. Most clients have one or none: a list is the smallest thing that
+/// holds it, and there is one for each of thousands of clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Answers(Vec<(u64, super::Answer)>);
+
+impl Answers {
+    fn place(&self, sequence: u64) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&sequence, |(known, _)| *known)
+    }
+
+    /// What a request was answered.
+    pub fn get(&self, sequence: u64) -> Option<&super::Answer> {
+        self.place(sequence).ok().map(|at| &self.0[at].1)
+    }
+
+    /// The numbers of the requests, in order.
+    pub fn sequences(&self) -> impl ExactSizeIterator<Item = u64> {
+        self.0.iter().map(|(sequence, _)| *sequence)
+    }
+
+    /// Adds an answer; forgets those up to `settled`, and of more than `most` the oldest.
+    pub(super) fn remember(&mut self, sequence: u64, answer: super::Answer, settled: u64, most: usize) {
+        self.0.retain(|(known, _)| *known > settled);
+        match self.place(sequence) {
+            Ok(at) => self.0[at].1 = answer,
+            Err(at) => self.0.insert(at, (sequence, answer)),
+        }
+        self.0.drain(..self.0.len().saturating_sub(most));
+    }
 }

@@ -14,12 +14,13 @@ impl Entry<'_> {
             return refuse("the client's id is empty or too long".to_owned(), "draw an id of 1 to 128 bytes");
         }
         let record = self.state.clients.get(&request.client)?;
-        if let Some(answer) = record.answers.get(&request.sequence) {
+        if let Some(answer) = record.answers.get(request.sequence) {
             return Some(answer.clone());
         }
-        let (oldest, _) = record.answers.first_key_value()?;
-        let full = record.answers.len() >= limits::CLIENT_ANSWERS;
-        if request.sequence <= record.settled || (full && request.sequence < *oldest) {
+        let mut known = record.answers.sequences();
+        let full = known.len() >= limits::CLIENT_ANSWERS;
+        let oldest = known.next()?;
+        if request.sequence <= record.settled || (full && request.sequence < oldest) {
             let because = format!("request {request} is older than the answers still remembered");
             return refuse(because, "look whether it took effect, then ask again with a new number");
         }
@@ -36,11 +37,7 @@ impl Entry<'_> {
         self.state.clients.update(&request.client, |record| {
             record.last = last;
             record.settled = record.settled.max(request.settled.min(request.sequence.saturating_sub(1)));
-            record.answers = record.answers.split_off(&(record.settled + 1));
-            record.answers.insert(request.sequence, answer.clone());
-            while record.answers.len() > limits::CLIENT_ANSWERS {
-                record.answers.pop_first();
-            }
+            record.answers.remember(request.sequence, answer.clone(), record.settled, limits::CLIENT_ANSWERS);
         });
     }
 
@@ -102,7 +99,7 @@ mod tests {
             c.propose(put(n, n - 1)).result.unwrap();
         }
         let record = c.state.clients.get(&request("alice", 1).client).unwrap();
-        assert_eq!(record.answers.keys().copied().collect::<Vec<_>>(), [9]);
+        assert_eq!(record.answers.sequences().collect::<Vec<_>>(), [9]);
         // The one before comes late, or is repeated: it is refused, and the last is answered as before.
         let late = c.propose(put(8, 0)).result.unwrap_err();
         assert!(late.to_string().contains("older than the answers"), "{late}");
