@@ -14,15 +14,16 @@ use super::types::TypeConfig;
 type Request = AppendEntriesRequest<TypeConfig>;
 
 /// The same requests, but for those that say nothing which a later one does not say. `hurry` lets go of what is held,
-/// as does `hold`'s end.
+/// as does `hold`'s end. A mere sign of life, which tells of no commit that was not told before, is not held: it would
+/// wake this thread once more.
 pub fn held_back<S>(input: S, hurry: Arc<Notify>, hold: Duration) -> impl Stream<Item = Request> + Send
 where
     S: Stream<Item = Request> + Send + Unpin,
 {
-    futures::stream::unfold((input.fuse(), hurry), move |(mut input, hurry)| async move {
+    futures::stream::unfold((input.fuse(), hurry, None), move |(mut input, hurry, told)| async move {
         let mut held = input.next().await?;
         let until = Instant::now() + hold;
-        while held.entries.is_empty() {
+        while held.entries.is_empty() && held.leader_commit != told {
             let next = tokio::select! {
                 biased;
                 next = input.next() => next,
@@ -34,7 +35,8 @@ where
                 None => break,
             }
         }
-        Some((held, (input, hurry)))
+        let told = held.leader_commit;
+        Some((held, (input, hurry, told)))
     })
 }
 
@@ -76,6 +78,18 @@ mod tests {
         let before = Instant::now();
         assert_eq!(committed(out.next().await), Some(8));
         assert!(before.elapsed() >= hold);
+    }
+
+    #[tokio::test]
+    async fn a_sign_of_life_that_tells_nothing_new_goes_at_once() {
+        let (send, receive) = mpsc::unbounded_channel();
+        let out =
+            held_back(UnboundedReceiverStream::new(receive), Arc::default(), Duration::from_secs(3_600));
+        tokio::pin!(out);
+        send.send(request(8, 1)).unwrap();
+        assert_eq!(committed(out.next().await), Some(8));
+        send.send(request(8, 0)).unwrap();
+        assert_eq!(committed(out.next().await), Some(8));
     }
 
     #[tokio::test]
