@@ -79,10 +79,13 @@ impl Client {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => {
                     let mut error = ApiError::from_status(&status);
-                    if error.code != ErrorCode::Unreachable {
+                    // A connection that broke has a cause; what a node answers has none.
+                    let cause = cause(&status);
+                    if error.code != ErrorCode::Unreachable && cause.is_none() {
                         return Err(error);
                     }
-                    if let Some(cause) = cause(&status) {
+                    if let Some(cause) = cause {
+                        error.code = ErrorCode::Unreachable;
                         let asked = self.endpoints.first().map_or("the node", String::as_str);
                         error.message = format!("{asked} does not answer: {cause}");
                         "name another node with --endpoint HOST:PORT".clone_into(&mut error.remedy);

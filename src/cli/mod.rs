@@ -176,7 +176,7 @@ fn dispatch(cli: Cli) -> Result<u8, ApiError> {
     let Cli { global, attach, command } = cli;
     match command {
         None => cockpit(global, attach),
-        Some(Command::Local(command)) => local(command, global.output),
+        Some(Command::Local(command)) => local(command, global),
         Some(Command::Ask(command)) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -188,9 +188,10 @@ fn dispatch(cli: Cli) -> Result<u8, ApiError> {
     }
 }
 
-fn local(command: Local, output: Output) -> Result<u8, ApiError> {
+fn local(command: Local, global: Global) -> Result<u8, ApiError> {
+    let output = global.output;
     let done = match command {
-        Local::Demo(args) => return crate::demo::run(args, output).map(|()| 0),
+        Local::Demo(args) => return crate::demo::run(args, global.data_dir, output).map(|()| 0),
         Local::Sim(args) => return sim::run(&args, output),
         Local::Workload(args) => crate::workload::run(&args),
         Local::Node(args) => crate::node::run(&args, &places::default_data_dir()).map(|()| 0),

@@ -19,7 +19,7 @@ use super::relay::Scope;
   quorate demo ctl kill n2                       as a crash: -9 to the node's process
   quorate demo ctl status")]
 pub struct CtlArgs {
-    /// The demo's directory [default: as `quorate demo` has it]
+    /// The demo's directory [default: --data-dir where that is given, else as `quorate demo` has it]
     #[arg(long, value_name = "DIR", global = true)]
     pub(super) dir: Option<PathBuf>,
     #[command(subcommand)]

@@ -25,7 +25,7 @@ mod status;
 mod sweep;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::ctl::CtlArgs;
+use self::ctl::{CtlArgs, CtlCommand};
 use self::ending::Ending;
 use self::news::News;
 use self::scenarios::Scenario;
@@ -103,8 +103,9 @@ enum DemoCommand {
     },
 }
 
-/// Runs a demo until it is told to end, or does what its subcommand says.
-pub fn run(args: DemoArgs, output: Output) -> Result<(), ApiError> {
+/// Runs a demo until it is told to end, or does what its subcommand says. `named` is the directory that the command
+/// line or the environment names for all commands.
+pub fn run(args: DemoArgs, named: Option<PathBuf>, output: Output) -> Result<(), ApiError> {
     // With all that led there, under the code of what caused it.
     let failed = |error: anyhow::Error| {
         let code = error.downcast_ref::<ApiError>().map_or(ErrorCode::Failed, |cause| cause.code);
@@ -115,7 +116,10 @@ pub fn run(args: DemoArgs, output: Output) -> Result<(), ApiError> {
         None => runtime()
             .and_then(|runtime| runtime.block_on(live(args.start, output).boxed_local()))
             .map_err(failed),
-        Some(DemoCommand::Ctl(args)) => runtime().map_err(failed)?.block_on(ctl(args, output).boxed_local()),
+        Some(DemoCommand::Ctl(args)) => {
+            let dir = args.dir.or(named).unwrap_or_else(default_demo_dir);
+            runtime().map_err(failed)?.block_on(ctl(&dir, &args.command, output).boxed_local())
+        }
         Some(DemoCommand::FenceAgent(args)) => agent::run(&args).map_err(failed),
         Some(DemoCommand::Keeper { dir }) => keeper::keep(&dir).map_err(failed),
     }
@@ -125,9 +129,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-async fn ctl(args: CtlArgs, output: Output) -> Result<(), ApiError> {
-    let dir = args.dir.unwrap_or_else(default_demo_dir);
-    let reply = door::ask(&place::door(&dir), &args.command).await?;
+async fn ctl(dir: &Path, command: &CtlCommand, output: Output) -> Result<(), ApiError> {
+    let reply = door::ask(&place::door(dir), command).await?;
     let lines = match (output, reply.status) {
         (Output::Table, Some(status)) => status.in_words(),
         (Output::Table, None) => reply.done,

@@ -1,6 +1,7 @@
 //! Input that is wrong, absurd or meant to harm: each gets a clear error, and the node, its leadership and
 //! its services are as they were.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -386,7 +387,7 @@ fn a_member_that_hangs_with_open_streams_costs_nothing_once_it_is_left() {
 
 #[test]
 fn a_node_that_says_nothing_is_named_and_left_by_the_command_line() {
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = silent.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
@@ -398,4 +399,28 @@ fn a_node_that_says_nothing_is_named_and_left_by_the_command_line() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(7), "{said}");
     assert!(said.contains(&endpoint) && said.contains("does not answer"), "{said}");
+}
+
+#[test]
+fn a_call_whose_connection_breaks_in_the_middle_is_made_again_at_another_node() {
+    use std::io::{Read, Write};
+    let cluster = Cluster::formed(1);
+    let dying = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = dying.local_addr().unwrap().port();
+    let taken = std::thread::spawn(move || {
+        let (mut stream, _) = dying.accept().unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(&HELLO[HELLO.len() - 9..]).unwrap();
+        let (mut came, mut piece) = (Vec::new(), [0; 4096]);
+        while !came.windows(8).any(|bytes| bytes == b"held-key") {
+            let count = stream.read(&mut piece).unwrap();
+            assert!(count > 0, "the call never came");
+            came.extend_from_slice(&piece[..count]);
+        }
+    });
+    let endpoints = format!("127.0.0.1:{port},127.0.0.1:{}", cluster.members[0].grpc);
+    let output = cluster.run(0, &["--endpoint", &endpoints, "kv", "put", "held-key", "value"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    taken.join().unwrap();
+    assert_eq!(cluster.get(0, "held-key"), "value");
 }
