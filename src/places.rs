@@ -89,6 +89,11 @@ pub fn config_home() -> Option<PathBuf> {
     directories::ProjectDirs::from("", "", "quorate").map(|dirs| dirs.config_dir().to_path_buf())
 }
 
+/// Is this a node's data directory?
+pub fn holds_node(dir: &Path) -> bool {
+    dir.join("identity").exists()
+}
+
 /// The data directory of a node started without a config.
 pub fn default_data_dir() -> PathBuf {
     state_home().join("node")

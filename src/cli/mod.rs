@@ -210,7 +210,9 @@ fn cockpit(mut global: Global, attach: Vec<String>) -> Result<u8, ApiError> {
     global.endpoint.extend(attach);
     if global.endpoint.is_empty() {
         let dir = global.data_dir.clone().unwrap_or_else(places::default_data_dir);
-        if places::DemoFile::read(&dir).is_ok_and(|demo| demo.is_none()) {
+        // A mistyped name founds no cluster: only the default directory is begun anew.
+        let own = global.data_dir.is_none() || places::holds_node(&dir);
+        if own && places::DemoFile::read(&dir).is_ok_and(|demo| demo.is_none()) {
             return crate::cockpit::own::over_own_node(&dir).map(|()| 0);
         }
     }

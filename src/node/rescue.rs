@@ -17,6 +17,7 @@ use super::identity::{self, DataDir, Identity, draw, machine_id};
 use super::machine::Machine;
 use super::{announce, audit};
 use crate::host;
+use crate::places::holds_node;
 use crate::probes::HostProbe;
 use crate::raft::rescue::{self, Beginning, Held, Position};
 use crate::snapshot_file::Header;
@@ -45,7 +46,7 @@ pub struct Recovered {
 impl Stopped {
     /// Opens the directory of a node that was stopped, and brings its State to the end of its log.
     pub fn open(root: &Path) -> anyhow::Result<Self> {
-        if !root.join("identity").exists() {
+        if !holds_node(root) {
             bail!("{} is no data directory of a node", root.display());
         }
         let data = DataDir::open(root)?;

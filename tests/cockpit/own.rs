@@ -74,3 +74,14 @@ fn the_own_node_outlives_the_cockpit_and_is_stopped_from_it() {
     let gone = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     assert!(gone.is_err() || gone.is_ok_and(|stat| stat.contains(") Z ")), "the node has ended");
 }
+
+#[test]
+fn a_mistyped_directory_founds_no_cluster() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path().canonicalize().unwrap();
+    let dir = home.join("mistyped");
+    let mut screen = Screen::of(&["--data-dir", dir.to_str().unwrap()], &home);
+    assert_eq!(screen.ended(UP), 7, "{}", screen.text());
+    screen.until("it says what is wrong", UP, |text| text.contains("neither a node's data directory"));
+    assert!(!dir.exists());
+}
