@@ -69,8 +69,6 @@ pub(super) async fn run(inner: Arc<Inner>) {
     loop {
         let began = Instant::now();
         this.pass();
-        // A gap first: what changes meanwhile is seen by the next pass.
-        sleep_until(began + GAP).await;
         tokio::select! {
             changed = other_than_keys(&mut states, this.seen) => if !changed { return },
             changed = standing.changed() => if changed.is_err() { return },
@@ -78,6 +76,10 @@ pub(super) async fn run(inner: Arc<Inner>) {
             () = any_change(&mut changes) => inner.hurry.notify_one(),
             () = sleep_until(began + this.patience()) => {}
             _ = stopping.changed() => return,
+        }
+        // What else changes within the gap is seen by the same pass. Where all is quiet it is long over.
+        if began.elapsed() < GAP {
+            sleep_until(began + GAP).await;
         }
     }
 }
