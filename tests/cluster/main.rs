@@ -15,6 +15,6 @@ mod net;
 mod rig;
 mod segments;
 mod services;
-#[path = "../shared/wait.rs"]
+#[path = "../common/wait.rs"]
 mod wait;
 mod wire;

@@ -9,5 +9,5 @@ mod leaders;
 mod rig;
 mod soak;
 mod split;
-#[path = "../shared/wait.rs"]
+#[path = "../common/wait.rs"]
 mod wait;

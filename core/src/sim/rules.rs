@@ -153,14 +153,13 @@ fn waits_counted_from_the_stored_lost_entry_are_found() {
     doubles(&[Rule::CountFromOwnElection], None, 700);
 }
 
+fn put(at: u64) -> Command {
+    let value = vec![u8::try_from(at % 200).unwrap_or(0)];
+    Command::KvPut { key: vec![b'a'], value, ttl: None, if_revision: None }
+}
+
 /// What two voters agreed on while the third was cut off is known to one only once the other's disk is empty.
 fn voter_wiped_behind_a_cut() -> Script {
-    let put = |at: u64| Command::KvPut {
-        key: vec![b'a'],
-        value: vec![u8::try_from(at % 200).unwrap_or(0)],
-        ttl: None,
-        if_revision: None,
-    };
     let mut script =
         Script::of(Shape::default(), &["db", "batch"]).fault(3_000, Fault::Isolate { host: 2, ms: 3_000 });
     for at in 35..58 {
@@ -243,12 +242,6 @@ fn an_exclusive_grant_before_every_inventory_is_in_is_found() {
 
 /// The majority writes much that the minority never hears of. One of it comes back with its old data.
 fn former_member_that_has_applied_what_is_gone() -> Script {
-    let put = |at: u64| Command::KvPut {
-        key: vec![b'a'],
-        value: vec![u8::try_from(at % 200).unwrap_or(0)],
-        ttl: None,
-        if_revision: None,
-    };
     let mut script = Script::of(Shape { hosts: 5, ..Shape::default() }, &["db", "batch"])
         .fault(3_000, Fault::ForcedQuorum { first: 0, ms: 2_500, crash: true });
     for at in 0..60 {
