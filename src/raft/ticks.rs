@@ -33,9 +33,14 @@ enum Next {
     Tick,
 }
 
-fn next(standing: &RaftStanding, kept: u64, now: u64, timing: &RaftTiming) -> Next {
+/// `kept` is when the last append came that was accepted, `beat` when this node sent its last sign of life.
+fn next(standing: &RaftStanding, kept: u64, beat: u64, now: u64, timing: &RaftTiming) -> Next {
     match standing.role {
-        RaftRole::Leader => Next::Beat,
+        // The standing changes much more often than signs of life are due.
+        RaftRole::Leader => match (beat + timing.heartbeat_ms).checked_sub(now) {
+            Some(left) if left > 0 => Next::Rest(Duration::from_millis(left)),
+            _ => Next::Beat,
+        },
         RaftRole::Follower if standing.leader.is_some() && kept > 0 => {
             // It takes up to one tick to run again, which is less than half of a heartbeat.
             let until = (kept + timing.election_min_ms).saturating_sub(timing.heartbeat_ms / 2);
@@ -60,13 +65,9 @@ pub async fn run(
     let mut beat = 0;
     loop {
         let now = boot_ms();
-        let next = next(&standing.borrow_and_update(), marks.kept(), now, &timing);
+        let next = next(&standing.borrow_and_update(), marks.kept(), beat, now, &timing);
         clock.0.runtime_config().tick(next == Next::Tick);
         let wait = match next {
-            // The standing changes much more often than signs of life are due.
-            Next::Beat if now < beat + timing.heartbeat_ms => {
-                Duration::from_millis(beat + timing.heartbeat_ms - now)
-            }
             Next::Beat => {
                 if raft.trigger().heartbeat().await.is_err() {
                     return;
@@ -91,7 +92,7 @@ mod tests {
     fn the_clock_rests_only_while_a_leader_was_just_heard_and_runs_before_anyone_may_be_elected() {
         let timing = RaftTiming { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 250 };
         let at = |role, leader, kept, now| {
-            next(&RaftStanding { role, leader, ..RaftStanding::default() }, kept, now, &timing)
+            next(&RaftStanding { role, leader, ..RaftStanding::default() }, kept, 0, now, &timing)
         };
         let follower = |kept, now| at(RaftRole::Follower, Some(2), kept, now);
         assert_eq!(follower(1_000, 1_000), Next::Rest(Duration::from_millis(125)));
@@ -102,6 +103,16 @@ mod tests {
         assert_eq!(at(RaftRole::Follower, None, 1_000, 1_000), Next::Tick);
         assert_eq!(at(RaftRole::Candidate, Some(2), 1_000, 1_000), Next::Tick);
         assert_eq!(at(RaftRole::Learner, Some(2), 1_000, 1_000), Next::Tick);
-        assert_eq!(at(RaftRole::Leader, Some(1), 0, 1_000), Next::Beat);
+    }
+
+    #[test]
+    fn a_leader_gives_one_sign_of_life_in_each_heartbeat_however_often_it_is_asked() {
+        let timing = RaftTiming { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 250 };
+        let leads = RaftStanding { role: RaftRole::Leader, leader: Some(1), ..RaftStanding::default() };
+        let after = |beat| next(&leads, 0, beat, 1_000, &timing);
+        assert_eq!(after(0), Next::Beat, "just elected");
+        assert_eq!(after(1_000), Next::Rest(Duration::from_millis(50)));
+        assert_eq!(after(951), Next::Rest(Duration::from_millis(1)));
+        assert_eq!(after(950), Next::Beat);
     }
 }
