@@ -20,8 +20,8 @@ use crate::ids::{ClusterId, DiskId, Endpoint, NodeId, RaftId, Segment, ServiceNa
 use crate::observation::ExecutorFact;
 use crate::settings::{ClusterSettings, TimingProfile};
 use crate::spec::{
-    ExecutorKind, HealthCheck, HealthProbe, Placement, Priority, ProcessWorkload, Resources, RestartPolicy,
-    RestartWhen, ServiceSpec, Spread, StopPolicy, Workload,
+    ExecutorKind, HealthCheck, HealthProbe, Limits, Placement, Priority, ProcessWorkload, Resources,
+    RestartPolicy, RestartWhen, ServiceSpec, Spread, StopPolicy, Workload,
 };
 use crate::units::{CpuMillis, MemoryMib, Millis, WallMs};
 
@@ -327,9 +327,7 @@ fn spec(part: &Part, name: ServiceName, random: &mut Random) -> ServiceSpec {
             environment: BTreeMap::new(),
             working_dir: None,
             user: None,
-            cpu_limit: None,
-            memory_limit: None,
-            pids_limit: None,
+            limits: Limits::default(),
         }),
         state_dir: part.state.then(|| "data".to_owned()),
         resources: Resources { cpu: CpuMillis(part.cpu), memory: MemoryMib(64) },

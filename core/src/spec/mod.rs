@@ -8,6 +8,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 mod words;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,11 @@ pub use outline::{FieldChange, diff};
 pub use parse::{EXECUTORS, MAX_REPLICAS, SpecDefaults, parse, parse_one};
 pub(crate) use words::PRIORITIES;
 pub use words::signal_name;
+pub use workload::{
+    ContainerEngine, ContainerWorkload, ExecutorKind, Limits, MachineBoot, MachineGraphics, MachineNetwork,
+    MachineWorkload, Mount, PortMapping, ProcessWorkload, PullPolicy, Transport, UnitSource, UnitWorkload,
+    Workload,
+};
 
 /// What a cut-off node does with an instance, and who yields to whom for room.
 /// Orders from the least to the most important.
@@ -103,57 +109,6 @@ impl ServiceSpec {
         // Encoding plain data into memory cannot fail; 0 would match nothing else.
         postcard::to_stdvec(&self.as_run()).map_or(0, |bytes| xxhash_rust::xxh3::xxh3_64(&bytes))
     }
-}
-
-/// What runs, by executor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Workload {
-    /// A native process.
-    Process(ProcessWorkload),
-}
-
-/// The name of an executor as the spec has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExecutorKind {
-    /// Native processes under the guard.
-    Process,
-}
-
-impl fmt::Display for ExecutorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            ExecutorKind::Process => "process",
-        })
-    }
-}
-
-impl Workload {
-    /// Which executor runs it.
-    pub fn executor(&self) -> ExecutorKind {
-        match self {
-            Workload::Process(_) => ExecutorKind::Process,
-        }
-    }
-}
-
-/// A native process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessWorkload {
-    /// Program and arguments; never empty, never through a shell.
-    pub command: Vec<String>,
-    /// Added to the few variables that Quorate sets.
-    pub environment: BTreeMap<String, String>,
-    /// Where it runs; the instance's own folder by default.
-    pub working_dir: Option<String>,
-    /// The account it runs as; the node's own by default.
-    pub user: Option<String>,
-    /// Hard limit on processor time.
-    pub cpu_limit: Option<CpuMillis>,
-    /// Hard limit on memory.
-    pub memory_limit: Option<MemoryMib>,
-    /// Hard limit on tasks.
-    pub pids_limit: Option<u32>,
 }
 
 /// What placement reserves.

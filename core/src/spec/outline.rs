@@ -5,8 +5,8 @@ use crate::units::{CpuMillis, Millis};
 
 use super::words::signal_name;
 use super::{
-    Affinity, Constraint, HealthCheck, HealthProbe, Placement, ProcessWorkload, RestartPolicy, RestartWhen,
-    ServiceSpec, Spread, Workload,
+    Affinity, Constraint, HealthCheck, HealthProbe, Limits, Placement, ProcessWorkload, RestartPolicy,
+    RestartWhen, ServiceSpec, Spread, Workload,
 };
 
 /// One field that differs between two services.
@@ -47,7 +47,6 @@ impl ServiceSpec {
     }
 
     fn outline(&self) -> Outline {
-        let Workload::Process(process) = &self.workload;
         let mut out = Pairs::default();
         out.put("name", text(&self.name));
         out.put("executor", text(self.workload.executor()));
@@ -55,7 +54,7 @@ impl ServiceSpec {
         out.put("replicas", bare(self.replicas));
         out.maybe("exclusive", self.exclusive.map(bare));
         out.put("labels", Outline::Map(self.labels.iter().map(|(k, v)| (k.clone(), text(v))).collect()));
-        out.put("spec", process_outline(process));
+        out.put("spec", workload_outline(&self.workload));
         out.maybe("state", self.state_dir.as_ref().map(|dir| map([("dir", text(dir))])));
         let resources = [("cpu", cores(self.resources.cpu)), ("memory_mib", bare(self.resources.memory.0))];
         out.put("resources", map(resources));
@@ -105,6 +104,22 @@ fn cores(value: CpuMillis) -> Outline {
     bare(digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
+fn workload_outline(workload: &Workload) -> Outline {
+    match workload {
+        Workload::Process(process) => process_outline(process),
+        Workload::Container(_) | Workload::Unit(_) | Workload::Machine(_) => Outline::Map(Vec::new()),
+    }
+}
+
+fn limits_outline(out: &mut Pairs, limits: Limits) {
+    out.maybe("cpu_limit", limits.cpu.map(cores));
+    out.maybe("memory_limit", limits.memory.map(|memory| bare(memory.0)));
+    out.maybe("memory_high", limits.memory_high.map(|memory| bare(memory.0)));
+    out.maybe("pids_limit", limits.pids.map(bare));
+    out.maybe("io_read_limit", limits.io_read.map(bare));
+    out.maybe("io_write_limit", limits.io_write.map(bare));
+}
+
 fn process_outline(process: &ProcessWorkload) -> Outline {
     let mut out = Pairs::default();
     out.put("command", list(&process.command));
@@ -112,9 +127,7 @@ fn process_outline(process: &ProcessWorkload) -> Outline {
     out.put("environment", Outline::Map(environment.collect()));
     out.maybe("working_dir", process.working_dir.as_ref().map(text));
     out.maybe("user", process.user.as_ref().map(text));
-    out.maybe("cpu_limit", process.cpu_limit.map(cores));
-    out.maybe("memory_limit", process.memory_limit.map(|memory| bare(memory.0)));
-    out.maybe("pids_limit", process.pids_limit.map(bare));
+    limits_outline(&mut out, process.limits);
     out.done()
 }
 

@@ -129,6 +129,7 @@ fn service(document: &Node, defaults: &SpecDefaults, faults: &Faults) -> Option<
     let exclusive = map.get("exclusive").and_then(|field| field.flag());
     let workload = executor(&map, defaults).and_then(|kind| match kind {
         ExecutorKind::Process => process(&map).map(Workload::Process),
+        other => map.whole().fail(format!("the executor {other} is not in this build"), "use process"),
     });
     let state_dir = map.get("state").and_then(|field| state_dir(&field));
     let resources = resources(&map, workload.as_ref());
@@ -227,10 +228,7 @@ fn state_dir(field: &Field<'_>) -> Option<String> {
 }
 
 fn resources(map: &Fields<'_>, workload: Option<&Workload>) -> Option<Resources> {
-    let limits = workload.map_or(Resources::default(), |Workload::Process(process)| Resources {
-        cpu: process.cpu_limit.unwrap_or_default(),
-        memory: process.memory_limit.unwrap_or_default(),
-    });
+    let limits = workload.map_or(Resources::default(), Workload::reserves);
     let Some(field) = map.get("resources") else { return Some(limits) };
     let map = field.fields(&["cpu", "memory_mib"])?;
     let cpu = map.get("cpu").map_or(Some(limits.cpu), |f| f.thousandths(0..=MAX_CPU_MILLIS).map(CpuMillis));

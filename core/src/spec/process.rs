@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use crate::document::{Field, Fields};
 use crate::units::{CpuMillis, MemoryMib};
 
-use super::ProcessWorkload;
 use super::parse::{MAX_CPU_MILLIS, MAX_MEMORY_MIB};
 use super::words::environment_name;
+use super::{Limits, ProcessWorkload};
 
 const MAX_ARGUMENTS: usize = 256;
 const MAX_BYTES: usize = 64 * 1024;
 const MAX_PATH_BYTES: usize = 4_096;
+/// Bytes per second.
+const MAX_IO_BYTES: u64 = 1 << 50;
 
 pub(super) fn process(map: &Fields<'_>) -> Option<ProcessWorkload> {
-    let keys = ["command", "environment", "working_dir", "user", "cpu_limit", "memory_limit", "pids_limit"];
+    let keys = [&["command", "environment", "working_dir", "user"][..], &LIMIT_KEYS].concat();
     let Some(field) = map.get("spec") else {
         return map.missing("spec", "write spec: {command: [program, argument]}");
     };
@@ -41,26 +43,54 @@ pub(super) fn process(map: &Fields<'_>) -> Option<ProcessWorkload> {
         }
         Some(text)
     });
-    let cpu_limit =
-        optional(map.get("cpu_limit"), |field| field.thousandths(1..=MAX_CPU_MILLIS).map(CpuMillis));
-    let memory_limit =
-        optional(map.get("memory_limit"), |field| field.whole(1..=MAX_MEMORY_MIB).map(MemoryMib));
-    let pids_limit = optional(map.get("pids_limit"), |field| {
-        field.whole(1..=4_194_304).and_then(|number| u32::try_from(number).ok())
-    });
+    let limits = limits(&map);
     Some(ProcessWorkload {
         command: command?,
         environment: environment?,
         working_dir: working_dir?,
         user: user?,
-        cpu_limit: cpu_limit?,
-        memory_limit: memory_limit?,
-        pids_limit: pids_limit?,
+        limits: limits?,
     })
 }
 
+/// The keys of `limits`.
+pub(super) const LIMIT_KEYS: [&str; 6] =
+    ["cpu_limit", "memory_limit", "memory_high", "pids_limit", "io_read_limit", "io_write_limit"];
+
+/// What an instance may use, by the keys that all executors with limits share.
+pub(super) fn limits(map: &Fields<'_>) -> Option<Limits> {
+    let memory = |key| optional(map.get(key), |field| field.whole(1..=MAX_MEMORY_MIB).map(MemoryMib));
+    let rate = |key| optional(map.get(key), |field| field.whole(1..=MAX_IO_BYTES));
+    let cpu = optional(map.get("cpu_limit"), |field| field.thousandths(1..=MAX_CPU_MILLIS).map(CpuMillis));
+    let (limit, high) = (memory("memory_limit"), memory("memory_high"));
+    let pids = optional(map.get("pids_limit"), |field| {
+        field.whole(1..=4_194_304).and_then(|number| u32::try_from(number).ok())
+    });
+    let (read, write) = (rate("io_read_limit"), rate("io_write_limit"));
+    let limits = Limits {
+        cpu: cpu?,
+        memory: limit?,
+        memory_high: high?,
+        pids: pids?,
+        io_read: read?,
+        io_write: write?,
+    };
+    if let (Some(limit), Some(high), Some(field)) =
+        (limits.memory, limits.memory_high, map.get("memory_high"))
+        && high > limit
+    {
+        let message = format!("{} MiB are above memory_limit, {} MiB", high.0, limit.0);
+        return field
+            .fail(message, "memory_high slows down before memory_limit kills: make it the smaller one");
+    }
+    Some(limits)
+}
+
 /// Absent is fine; present must be good.
-fn optional<'a, T>(field: Option<Field<'a>>, read: impl FnOnce(Field<'a>) -> Option<T>) -> Option<Option<T>> {
+pub(super) fn optional<'a, T>(
+    field: Option<Field<'a>>,
+    read: impl FnOnce(Field<'a>) -> Option<T>,
+) -> Option<Option<T>> {
     match field {
         None => Some(None),
         Some(field) => read(field).map(Some),
@@ -79,7 +109,7 @@ pub(super) fn command(field: &Field<'_>) -> Option<Vec<String>> {
     }
 }
 
-fn environment(field: &Field<'_>) -> Option<BTreeMap<String, String>> {
+pub(super) fn environment(field: &Field<'_>) -> Option<BTreeMap<String, String>> {
     let mut environment = BTreeMap::new();
     let (mut bytes, mut good) = (0, true);
     for (key, value) in field.pairs(1_024)? {

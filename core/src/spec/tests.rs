@@ -41,15 +41,15 @@ fn with(line: &str) -> String {
 #[test]
 fn every_word_of_the_description_is_read() {
     let spec = one(FULL);
-    let Workload::Process(process) = &spec.workload;
+    let Workload::Process(process) = &spec.workload else { panic!("{spec:?}") };
     assert_eq!(spec.priority, Priority::High);
     assert_eq!((spec.replicas, spec.exclusive, spec.keep_on_isolation), (3, Some(false), true));
     assert_eq!(spec.labels["release"], "1.10");
     assert_eq!(process.command, ["/usr/bin/web", "--port", "8080"]);
     assert_eq!((&*process.environment["MODE"], &*process.environment["RATE"]), ("on", "1.50"));
     assert_eq!((&process.working_dir, process.user.as_deref()), (&None, Some("www-data")));
-    assert_eq!(process.cpu_limit, Some(CpuMillis(500)));
-    assert_eq!((process.memory_limit, process.pids_limit), (Some(MemoryMib(128)), Some(100)));
+    assert_eq!(process.limits.cpu, Some(CpuMillis(500)));
+    assert_eq!((process.limits.memory, process.limits.pids), (Some(MemoryMib(128)), Some(100)));
     assert_eq!(spec.state_dir.as_deref(), Some("data"));
     assert_eq!(spec.resources, Resources { cpu: CpuMillis(200), memory: MemoryMib(64) });
     let conditions: Vec<String> = spec.placement.constraints.iter().map(ToString::to_string).collect();
@@ -239,7 +239,7 @@ fn differences_are_told_by_field() {
     new.replicas = 5;
     new.labels.remove("team");
     new.health = None;
-    let Workload::Process(process) = &mut new.workload;
+    let Workload::Process(process) = &mut new.workload else { panic!("{new:?}") };
     process.environment.insert("NEW".to_owned(), "1".to_owned());
     let changes: Vec<String> = diff(&old, &new)
         .iter()

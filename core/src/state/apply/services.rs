@@ -247,8 +247,7 @@ impl Entry<'_> {
                 "set `on_isolation: by_priority`, or `exclusive: false`",
             ));
         }
-        let Workload::Process(process) = &spec.workload;
-        if process.command.is_empty() {
+        if matches!(&spec.workload, Workload::Process(process) if process.command.is_empty()) {
             return Err(refused(format!("{name} has no command"), "name a program in spec.command"));
         }
         if spec.replicas > limits::REPLICAS {
