@@ -167,6 +167,17 @@ pub fn process_ids() -> Vec<u32> {
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// The disk that a path lies on, as `MAJOR:MINOR`; none for what lies in memory or on several.
+pub fn disk_of(path: &std::path::Path) -> Option<String> {
+    // The folder itself may not be there yet.
+    let found = path.ancestors().find_map(|path| rustix::fs::stat(path).ok())?;
+    let number = |device: u64| format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let device = std::path::PathBuf::from("/sys/dev/block").join(number(found.st_dev)).canonicalize().ok()?;
+    // Limits are set on whole disks.
+    let disk = if device.join("partition").exists() { device.parent()?.to_path_buf() } else { device };
+    Some(std::fs::read_to_string(disk.join("dev")).ok()?.trim().to_owned())
+}
+
 /// Ports that nobody uses now. Below the range from which the kernel gives out ports, so that no outgoing
 /// connection takes one while its node is down.
 pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {

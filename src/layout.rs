@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use quorate_core::effect::StartInstance;
 use quorate_core::ids::{NodeId, OperationId, SlotId};
-use quorate_core::spec::{ProcessWorkload, Workload};
 
 use crate::host::Account;
 
@@ -64,6 +63,54 @@ pub fn guard_name(root: &Path) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(root.as_os_str().as_encoded_bytes()))
 }
 
+/// A slot as a unit name: systemd takes a dash in the name of a slice for a step down.
+fn slot_in_slice(slot: &SlotId) -> String {
+    slot_folder(slot).replace('-', "\\x2d")
+}
+
+/// Where the control groups of a data directory's instances lie, from the root of each tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupNames {
+    guard: String,
+}
+
+impl GroupNames {
+    /// Of the guard of that name.
+    pub fn new(guard: impl Into<String>) -> Self {
+        Self { guard: guard.into() }
+    }
+
+    /// The folder of what the guard starts itself, or has started under a path.
+    pub fn folder(&self) -> String {
+        format!("quorate/{}", self.guard)
+    }
+
+    /// The folder of what is started under a slice of systemd.
+    pub fn slices(&self) -> String {
+        format!("quorate.slice/quorate-{}.slice", self.guard)
+    }
+
+    /// A slot's slice, by the name that systemd knows it by.
+    pub fn slice(&self, slot: &SlotId) -> String {
+        format!("quorate-{}-{}.slice", self.guard, slot_in_slice(slot))
+    }
+
+    /// A slot's group, from the root of a tree.
+    pub fn group(&self, slot: &SlotId, slice: bool) -> String {
+        if slice {
+            format!("{}/{}", self.slices(), self.slice(slot))
+        } else {
+            format!("{}/{}", self.folder(), slot_folder(slot))
+        }
+    }
+
+    /// The slot whose group in [`GroupNames::slices`] has that name.
+    pub fn slot_of_slice(&self, name: &str) -> Option<SlotId> {
+        let rest = name.strip_prefix(&format!("quorate-{}-", self.guard))?;
+        slot_of_folder(&rest.strip_suffix(".slice")?.replace("\\x2d", "-"))
+    }
+}
+
 /// A slot as a file name; unambiguous, since an ordinal holds no dot.
 pub fn slot_folder(slot: &SlotId) -> String {
     format!("{}.{}", slot.service, slot.ordinal)
@@ -73,13 +120,6 @@ pub fn slot_folder(slot: &SlotId) -> String {
 pub fn slot_of_folder(name: &str) -> Option<SlotId> {
     let (service, ordinal) = name.rsplit_once('.')?;
     Some(SlotId { service: service.parse().ok()?, ordinal: ordinal.parse().ok()? })
-}
-
-/// The native process that a start asks for.
-pub fn process(start: &StartInstance) -> &ProcessWorkload {
-    match &start.spec.workload {
-        Workload::Process(process) => process,
-    }
 }
 
 /// Everything in an instance's environment: a few plain variables, what its spec lists, and who it is.
@@ -95,7 +135,13 @@ pub fn environment(
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ("HOME".to_owned(), account.home.clone()),
     ]);
-    all.extend(process(start).environment.clone());
+    all.extend(variables(layout, node, start));
+    all
+}
+
+/// What an instance's description lists and who it is, without what a plain process needs besides.
+pub fn variables(layout: &Layout, node: &NodeId, start: &StartInstance) -> BTreeMap<String, String> {
+    let mut all = start.spec.workload.environment().cloned().unwrap_or_default();
     let slot = &start.id.slot;
     let own = [
         ("QUORATE_FENCING_TOKEN", start.id.token.to_string()),
@@ -123,6 +169,16 @@ mod tests {
             assert_eq!(slot_of_folder(&slot_folder(&slot)), Some(slot));
         }
         assert_eq!(slot_of_folder("noordinal"), None);
+        let names = GroupNames::new("0123");
+        for text in ["web/0", "a-b.c/12"] {
+            let slot: SlotId = text.parse().unwrap();
+            assert_eq!(names.slot_of_slice(&names.slice(&slot)), Some(slot));
+        }
+        let dashed = "a-b/1".parse().unwrap();
+        assert_eq!(
+            names.group(&dashed, true),
+            "quorate.slice/quorate-0123.slice/quorate-0123-a\\x2db.1.slice"
+        );
         assert_eq!(slot_of_folder("../etc.0"), None);
     }
 }

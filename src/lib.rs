@@ -11,6 +11,7 @@ pub mod fencing;
 pub mod guard;
 pub mod host;
 pub mod layout;
+pub mod logs;
 pub mod node;
 pub mod output;
 pub mod places;

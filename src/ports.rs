@@ -4,7 +4,10 @@ mod executor;
 mod node;
 mod raft;
 
-pub use executor::{ActError, Executor, Guard, LogChunk, LogFrom, LogQuery};
+pub use executor::{
+    ActError, Admitted, EngineEnd, EngineExit, EngineFact, Executor, Found, FoundStage, Guard, LogChunk,
+    LogFrom, LogQuery, OutputPiece, Place, Placing, RunId, Tell,
+};
 pub use node::{
     Agreement, KvChanges, LoneFence, LoneFenced, NodePort, Output, RaftMember, RaftView, SubmitError,
 };

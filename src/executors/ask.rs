@@ -4,6 +4,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Empty;
@@ -12,7 +13,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use quorate_core::effect::StartInstance;
 use quorate_core::ids::NodeId;
-use quorate_core::spec::{HealthCheck, HealthProbe};
+use quorate_core::spec::{HealthCheck, HealthProbe, Workload};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -22,29 +23,41 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::host::Account;
-use crate::layout::{Layout, environment, process};
+use crate::layout::{Layout, environment};
+use crate::ports::{Executor, RunId};
 
 /// Instances are asked where they run.
 const LOOPBACK: &str = "127.0.0.1";
 
-/// Where an instance runs, for a program that asks it.
-#[derive(Debug, Clone)]
-pub struct Place {
+/// An instance that is asked.
+#[derive(Clone)]
+pub struct Asked {
     /// The node's folders.
     pub layout: Layout,
     /// The node.
     pub node: NodeId,
-    /// The instance.
+    /// How it was started.
     pub start: StartInstance,
+    /// Which run of it.
+    pub run: RunId,
+    /// Whose it is with its engine.
+    pub owner: String,
+    /// Its engine, if it has one.
+    pub engine: Option<Arc<dyn Executor>>,
 }
 
 /// Asks once, for at most the check's time-out.
-pub async fn ask(place: &Place, check: &HealthCheck) -> Result<String, String> {
+pub async fn ask(place: &Asked, check: &HealthCheck) -> Result<String, String> {
     let asked = async {
         match &check.probe {
             HealthProbe::Http { port, path } => http(*port, path).await,
             HealthProbe::Tcp { port } => connect(*port).await.map(|_| "connected".to_owned()),
-            HealthProbe::Exec { command } => exec(place, command).await,
+            HealthProbe::Exec { command } => match (&place.engine, &place.start.spec.workload) {
+                (Some(engine), Workload::Container(_) | Workload::Machine(_)) => {
+                    engine.exec(&place.owner, &place.run, command).await
+                }
+                _ => exec(place, command).await,
+            },
             HealthProbe::Grpc { port, service } => grpc(*port, service).await,
         }
     };
@@ -103,17 +116,17 @@ impl Drop for Group {
     }
 }
 
-async fn exec(place: &Place, command: &[String]) -> Result<String, String> {
+async fn exec(place: &Asked, command: &[String]) -> Result<String, String> {
     let [program, arguments @ ..] = command else { return Err("the command is empty".to_owned()) };
-    let wanted = process(&place.start);
+    let wanted = &place.start.spec.workload;
     let own = Account::own().map_err(|error| error.to_string())?;
-    let account = match &wanted.user {
+    let account = match wanted.user() {
         None => own.clone(),
         Some(name) => Account::find(name)
             .map_err(|error| error.to_string())?
             .ok_or_else(|| format!("there is no account {name:?}"))?,
     };
-    let folder = match &wanted.working_dir {
+    let folder = match wanted.working_dir() {
         Some(folder) => PathBuf::from(folder),
         None => place.layout.instance(&place.start.id.slot),
     };

@@ -1,8 +1,27 @@
-//! What runs instances, one file per kind, and the health checks they share. Knows what it is told to run
-//! and how that goes, nothing of why.
+//! What runs instances on this node: all of them together (`Instances`), one driver for each engine, and the
+//! health checks they share. Knows what it is told to run and how that goes, nothing of why.
+//!
+//! ```text
+//! start -> guard (native process)                       guard holds every deadline and says what runs
+//!       -> guard.admit -> prepare -> launch -> guard.begun   (engine)
+//! keep:  guard's inventory + what each engine has -> guard.begun / guard.over, strays removed
+//! ```
 
 mod ask;
+mod drive;
+mod engine;
 mod health;
-mod process;
+mod instances;
+mod pump;
+mod seen;
 
-pub use process::ProcessExecutor;
+use std::sync::Arc;
+
+pub use instances::Instances;
+
+use crate::ports::Executor;
+
+/// A driver for each engine that this build knows, whether this host has the engine or not.
+pub fn drivers() -> Vec<Arc<dyn Executor>> {
+    Vec::new()
+}

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use quorate_core::ids::SlotId;
 use quorate_core::observation::Unavailable;
+use quorate_core::spec::ExecutorKind;
 use quorate_core::units::BootMs;
 
 use super::cgroup::{Cgroups, Track};
@@ -14,12 +15,12 @@ use super::disk::Disk;
 use super::group::Group;
 use super::journal::Journal;
 use super::keeper::{Keeper, Slot};
-use super::logs::LogPolicy;
 use super::records::{RunRecord, Runs, Slots, make_private};
 use super::run::{RawExit, Run};
 use super::second::Second;
-use crate::host::{ProcessStat, boot_id, process_ids};
-use crate::layout::{Layout, guard_name, slot_folder, slot_of_folder};
+use crate::host::{ProcessStat, boot_id, boot_now, process_ids};
+use crate::layout::{GroupNames, Layout, guard_name};
+use crate::logs::LogPolicy;
 
 /// The groups of the holders beside those of the instances: the guard's and its twin's.
 pub const OWN_GROUPS: [&str; 2] = ["guard", "twin"];
@@ -39,7 +40,8 @@ pub struct Wanted {
 
 /// The control groups of a data directory's guard, which its twin finds in the same places.
 pub fn cgroups(layout: &Layout, track: Track) -> Cgroups {
-    Cgroups::detect(&format!("quorate/{}", guard_name(layout.root())), track)
+    let names = GroupNames::new(guard_name(layout.root()));
+    Cgroups::detect(names, crate::host::disk_of(layout.root()), track)
 }
 
 /// Why there is no second holder, if so.
@@ -88,6 +90,7 @@ impl Keeper {
             second: Second::new(impossible),
             reset: wanted.reset,
             launching: 0,
+            served: false,
             next_ticket: 0,
             next_round: BootMs(0),
         };
@@ -103,18 +106,20 @@ impl Keeper {
         }
         for record in records {
             let id = record.start.id.slot.clone();
-            let group = self.cgroups.group(&slot_folder(&id))?;
+            let group = self.cgroups.group(&id, record.placing.slice)?;
             self.take_over(id, record, group);
         }
-        let owned: BTreeSet<String> =
-            self.slots.iter().filter(|(_, slot)| slot.run.is_some()).map(|(id, _)| slot_folder(id)).collect();
-        for name in self.cgroups.names() {
-            if slot_of_folder(&name).is_some()
-                && !owned.contains(&name)
-                && let Some(group) = self.cgroups.group(&name)?
+        let owned: BTreeSet<(SlotId, bool)> = self
+            .slots
+            .iter()
+            .filter_map(|(id, slot)| Some((id.clone(), slot.run.as_ref()?.record.placing.slice)))
+            .collect();
+        for (slot, slice) in self.cgroups.slots() {
+            if !owned.contains(&(slot.clone(), slice))
+                && let Some(group) = self.cgroups.group(&slot, slice)?
             {
                 if !group.members().is_empty() {
-                    self.journal.write(&format!("{name}: runs without a record and is killed"));
+                    self.journal.write(&format!("{slot}: runs without a record and is killed"));
                 }
                 self.strays.push(group);
             }
@@ -124,7 +129,9 @@ impl Keeper {
 
     fn take_over(&mut self, id: SlotId, mut record: RunRecord, group: Option<Group>) {
         self.node = Some(record.node.clone());
+        let driven = record.start.spec.workload.executor() != ExecutorKind::Process;
         if record.pid.is_none()
+            && !driven
             && let Some((pid, stat)) = find_main(&record, group.as_ref())
         {
             record.pid = Some(pid);
@@ -132,8 +139,12 @@ impl Keeper {
             let _ = self.runs.save(&record);
         }
         let token = record.start.id.token;
+        if let Some(why) = &record.placing.beyond {
+            self.second.give_up(&id, why, boot_now());
+        }
         let mut run = Run::new(record, group, false);
-        if !run.main_alive() {
+        // What an engine was handed is not known to have begun: the node asks the engine.
+        if run.begun() && !run.main_alive() {
             run.exit = Some(RawExit::Untold);
         }
         let word = if run.exit.is_none() { "taken over" } else { "was gone" };

@@ -11,14 +11,21 @@ use super::disk::Job;
 use super::keeper::{Act, Keeper, NOBODY};
 use super::records::Ended;
 use super::reset;
-use super::run::{RawExit, Run};
+use super::run::{RawExit, Run, Stage};
 use crate::host::boot_now;
+use crate::ports::{ActError, EngineEnd, RunId};
 
 /// Between two looks at what is being killed.
 const KILL_ROUND: Millis = Millis(10);
 
 /// Between two rounds of output rotation and reaping while something runs.
 const ROUND: Millis = Millis(500);
+
+/// How long an engine may take to say how its run ended, before that counts as unknown.
+const WORD: Millis = Millis(5_000);
+
+/// Between two looks whether it has.
+const WORD_ROUND: Millis = Millis(100);
 
 impl Keeper {
     /// Does all that is due. Cheap when nothing is.
@@ -27,6 +34,8 @@ impl Keeper {
         let now = boot_now();
         self.enforce(now);
         self.reset_if_overdue(now);
+        let slots = &self.slots;
+        self.second.expire(|id| slots.get(id).is_some_and(|slot| slot.run.is_some()), now);
         let ids: Vec<SlotId> =
             self.slots.iter().filter(|(_, slot)| slot.run.is_some()).map(|(id, _)| id.clone()).collect();
         for id in ids {
@@ -62,8 +71,9 @@ impl Keeper {
         }
         for run in self.active() {
             sooner(self.next_round);
-            if run.exit.is_some() {
-                sooner(now + KILL_ROUND);
+            if run.exit.is_some() || run.told.is_some() {
+                let waits = run.driven() && run.told.is_none() && run.owed.is_some();
+                sooner(now + if waits { WORD_ROUND } else { KILL_ROUND });
             }
             if let Some(ending) = &run.record.ending {
                 sooner(ending.kill_at.max(now + KILL_ROUND));
@@ -156,8 +166,11 @@ impl Keeper {
     /// One run: kills what is due, and closes it once nothing of it is left.
     fn advance(&mut self, id: &SlotId, now: BootMs) {
         let Some(run) = self.slots.get_mut(id).and_then(|slot| slot.run.as_mut()) else { return };
-        if run.exit.is_none() && !run.own && !run.main_alive() {
-            run.exit = Some(RawExit::Untold);
+        if !run.own && run.begun() && !run.main_alive() && (run.exit.is_none() || run.told.is_some()) {
+            run.ended_untold();
+        }
+        if run.driven() && !run.begun() && run.told.is_some() {
+            return self.call_off(id);
         }
         let due = run.record.ending.as_ref().is_some_and(|ending| ending.kill_at <= now);
         if run.exit.is_none() && !due {
@@ -172,9 +185,95 @@ impl Keeper {
         if !empty {
             run.kill();
         }
-        if empty && run.exit.is_some() {
+        if empty && run.exit.is_some() && !self.owes_word(id, now) {
             self.close(id, now);
         }
+    }
+
+    /// An engine said that it did not start what was handed to it: what arrived all the same is killed.
+    fn call_off(&mut self, id: &SlotId) {
+        let Some(run) = self.slots.get_mut(id).and_then(|slot| slot.run.as_mut()) else { return };
+        if !run.members().is_empty() {
+            return run.kill();
+        }
+        let (start, told) = (run.record.start.clone(), run.told.take());
+        let ending = run.record.ending.is_some();
+        let why = match told {
+            Some(EngineEnd::NotStarted(why)) => why,
+            _ => "it ended before its start was known".to_owned(),
+        };
+        // One that was told to end has nothing to be told of.
+        let error = if ending { ActError::Failed(why) } else { self.note_failure(id, &start, &why) };
+        self.drop_run(id, NOBODY, error);
+    }
+
+    /// Is the engine still to say how its run ended? It is waited for while a node is there to ask it, and longer
+    /// while none is: without one nobody would act on the end.
+    fn owes_word(&mut self, id: &SlotId, now: BootMs) -> bool {
+        let served = self.served;
+        let Some(run) = self.slots.get_mut(id).and_then(|slot| slot.run.as_mut()) else { return false };
+        if !run.driven() || run.told.is_some() {
+            return false;
+        }
+        if !served {
+            run.owed = None;
+            return true;
+        }
+        now.since(*run.owed.get_or_insert(now)) < WORD
+    }
+
+    /// The engine has started a run that it was handed.
+    pub(super) fn begun(&mut self, which: &RunId, pid: u32) -> Result<(), ActError> {
+        let Some(run) = self.driven_run(which) else {
+            return Err(ActError::Failed(format!("{which} is not expected; end it")));
+        };
+        if run.begun() {
+            return Ok(());
+        }
+        let held = run.group.as_ref().is_some_and(|group| group.members().contains(&pid));
+        if !held && run.record.placing.beyond.is_none() {
+            let text = format!("{which}: its process {pid} is not in the control group it was given");
+            return Err(ActError::Failed(text));
+        }
+        run.begin(pid);
+        // Told to end while its engine was at it: it has no more time.
+        if let Some(ending) = &mut run.record.ending {
+            ending.kill_at = ending.kill_at.min(boot_now());
+        }
+        if run.record.start_time == 0 {
+            // Gone already: its engine tells how.
+            run.exit = Some(RawExit::Untold);
+        }
+        let record = run.record.clone();
+        let _ = self.runs.save(&record);
+        let slot = which.id.slot.clone();
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.record.ended = None;
+        }
+        self.second.note(&slot);
+        self.second.look(boot_now());
+        self.journal.write(&format!("{}: started by its engine, pid {pid}", which.id));
+        self.changed = true;
+        Ok(())
+    }
+
+    /// The engine tells of the end of a run, or that it never began. Believed only once nothing of it is left.
+    pub(super) fn over(&mut self, which: &RunId, end: EngineEnd) {
+        let Some(run) = self.driven_run(which) else { return };
+        if run.told.is_none() {
+            if !run.begun() && matches!(end, EngineEnd::Exited(_)) {
+                // It was over before it was known to have begun.
+                run.stage = Stage::Begun;
+            }
+            run.told = Some(end);
+        }
+    }
+
+    /// A run that an engine has, if it is the one that is meant.
+    fn driven_run(&mut self, which: &RunId) -> Option<&mut Run> {
+        let run = self.slots.get_mut(&which.id.slot)?.run.as_mut()?;
+        let gate = matches!(run.stage, Stage::Gate { .. });
+        (run.driven() && !gate && RunId::of(&run.record.start) == *which).then_some(run)
     }
 
     fn close(&mut self, id: &SlotId, now: BootMs) {

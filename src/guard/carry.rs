@@ -3,6 +3,7 @@
 
 use quorate_core::effect::{StartInstance, StopInstance};
 use quorate_core::ids::SlotId;
+use quorate_core::spec::ExecutorKind;
 use quorate_core::units::BootMs;
 
 use super::disk::{Errand, Job, Launch, Outcome};
@@ -13,8 +14,7 @@ use super::protocol::Answer;
 use super::records::{Ended, RunRecord};
 use super::run::{Run, Stage};
 use crate::host::{boot_now, wall_now};
-use crate::layout::{process, slot_folder};
-use crate::ports::ActError;
+use crate::ports::{ActError, Placing};
 
 /// Launches under way at once; further ones wait.
 const MOST_LAUNCHES: usize = 64;
@@ -27,7 +27,7 @@ impl Keeper {
         let folders = match &act {
             // The last state copy accepted, not this start's alone: an earlier start may have failed before
             // its copy was moved into place.
-            Act::Start(start) => Some((start.clone(), slot.record.state_from)),
+            Act::Start(start) | Act::Admit(start, _) => Some((start.clone(), slot.record.state_from)),
             Act::Stop(_) => None,
         };
         let record = write.then(|| slot.record.clone());
@@ -59,7 +59,12 @@ impl Keeper {
                     self.answer(to, answer);
                 }
                 Act::Start(start) => {
-                    if let Err(error) = self.go_on_starting(&id, to, start, outcome) {
+                    if let Err(error) = self.go_on_starting(&id, to, start, Placing::default(), outcome) {
+                        self.answer(to, Err(error));
+                    }
+                }
+                Act::Admit(start, placing) => {
+                    if let Err(error) = self.go_on_starting(&id, to, start, placing, outcome) {
                         self.answer(to, Err(error));
                     }
                 }
@@ -71,7 +76,7 @@ impl Keeper {
         }
     }
 
-    fn answer(&mut self, to: ReplyTo, answer: Result<(), ActError>) {
+    pub(super) fn answer(&mut self, to: ReplyTo, answer: Result<(), ActError>) {
         self.answers.push((to, answer.map_or_else(Answer::Refused, |()| Answer::Done)));
     }
 
@@ -93,6 +98,7 @@ impl Keeper {
         id: &SlotId,
         to: ReplyTo,
         start: StartInstance,
+        placing: Placing,
         outcome: Outcome,
     ) -> Result<(), ActError> {
         match outcome {
@@ -105,7 +111,7 @@ impl Keeper {
                 let Some(slot) = self.slots.get(id) else { return Ok(()) };
                 // The disk may have taken longer than the lease lasted.
                 self.judge_lease(slot, &start, boot_now())?;
-                self.hold(id, to, start, prepared)
+                self.hold(id, to, start, placing, prepared)
             }
         }
     }
@@ -117,9 +123,10 @@ impl Keeper {
         id: &SlotId,
         to: ReplyTo,
         start: StartInstance,
+        placing: Placing,
         prepared: Prepared,
     ) -> Result<(), ActError> {
-        let group = match self.cgroups.group(&slot_folder(id)) {
+        let group = match self.cgroups.group(id, placing.slice) {
             Ok(group) => group,
             Err(error) => return Err(self.note_failure(id, &start, &error.to_string())),
         };
@@ -131,7 +138,7 @@ impl Keeper {
             // An earlier start that came too late may have left it barred.
             group.freeze(false);
         }
-        match self.write_down(&start, group.as_ref()) {
+        match self.write_down(&start, placing, group.as_ref()) {
             Ok(record) => {
                 self.second.note(id);
                 let number = self.second.look(boot_now());
@@ -150,14 +157,22 @@ impl Keeper {
     }
 
     /// What the next guard, and the second holder, need to know of a run that is about to be.
-    fn write_down(&self, start: &StartInstance, group: Option<&Group>) -> anyhow::Result<RunRecord> {
+    fn write_down(
+        &self,
+        start: &StartInstance,
+        placing: Placing,
+        group: Option<&Group>,
+    ) -> anyhow::Result<RunRecord> {
         let node = self.node.clone().ok_or_else(|| anyhow::anyhow!("no node has introduced itself"))?;
-        if let Some(group) = group {
-            group.limit(process(start))?;
+        if let Some(group) = group
+            && start.spec.workload.executor() == ExecutorKind::Process
+        {
+            group.limit(&start.spec.workload.limits())?;
         }
         let record = RunRecord {
             start: start.clone(),
             node,
+            placing,
             boot: self.boot.clone(),
             pid: None,
             start_time: 0,
@@ -196,6 +211,11 @@ impl Keeper {
         self.next_ticket += 1;
         let ticket = self.next_ticket;
         match std::mem::replace(&mut run.stage, Stage::Begun) {
+            Stage::Gate { to, .. } if run.driven() => {
+                run.stage = Stage::Handed;
+                let group = self.cgroups.name_of(id, run.record.placing.slice);
+                self.answers.push((to, Answer::Admitted(group)));
+            }
             Stage::Gate { prepared, to, .. } => {
                 run.stage = Stage::Launching { ticket, to };
                 let (node, group) = (run.record.node.clone(), run.group.clone());
@@ -246,7 +266,7 @@ impl Keeper {
     }
 
     /// Nothing of it runs: it never began.
-    fn drop_run(&mut self, id: &SlotId, to: ReplyTo, error: ActError) {
+    pub(super) fn drop_run(&mut self, id: &SlotId, to: ReplyTo, error: ActError) {
         self.runs.remove(id);
         if let Some(run) = self.slots.get_mut(id).and_then(|slot| slot.run.take())
             && let Some(group) = &run.group
@@ -258,7 +278,7 @@ impl Keeper {
         self.answer(to, Err(error));
     }
 
-    fn note_failure(&mut self, id: &SlotId, start: &StartInstance, why: &str) -> ActError {
+    pub(super) fn note_failure(&mut self, id: &SlotId, start: &StartInstance, why: &str) -> ActError {
         self.journal.write(&format!("{}: not started: {why}", start.id));
         let slot = self.slots.entry(id.clone()).or_default();
         slot.record.ended = Some(Ended {

@@ -6,9 +6,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use quorate_core::spec::ProcessWorkload;
+use quorate_core::ids::SlotId;
+use quorate_core::spec::Limits;
 
 use super::group::Group;
+use crate::layout::{GroupNames, slot_of_folder};
 
 /// Which kind of tree is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -33,14 +35,18 @@ pub enum Controller {
     Memory,
     /// Tasks.
     Pids,
+    /// Reading and writing disks.
+    Io,
 }
 
 impl Controller {
-    const ALL: [(Controller, &'static str); 4] = [
+    /// By their names in version 2; of them `io` is called `blkio` in version 1.
+    const ALL: [(Controller, &'static str); 5] = [
         (Controller::Cpu, "cpu"),
         (Controller::CpuAccount, "cpuacct"),
         (Controller::Memory, "memory"),
         (Controller::Pids, "pids"),
+        (Controller::Io, "io"),
     ];
 }
 
@@ -59,31 +65,36 @@ impl Tree {
             Tree::V1(path) | Tree::V2(path) => path,
         }
     }
-
-    /// The same tree, one group further down.
-    pub fn child(&self, name: &str) -> Tree {
-        match self {
-            Tree::V1(path) => Tree::V1(path.join(name)),
-            Tree::V2(path) => Tree::V2(path.join(name)),
-        }
-    }
 }
 
 /// The trees that this guard uses.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Cgroups {
+    names: GroupNames,
     /// Where membership is read and groups are killed; without one there are only process groups.
     pub tracking: Option<Tree>,
     /// Where each resource is limited.
     pub controllers: BTreeMap<Controller, Tree>,
     /// Further version 1 trees a process has to leave to be out of the node's unit.
     named: Vec<Tree>,
+    /// Version 1 trees in which nothing is put here, but where engines make groups beside those they are given.
+    unused: Vec<Tree>,
+    /// The disk that the data directory lies on, as `MAJOR:MINOR`.
+    disk: Option<String>,
 }
 
 impl Cgroups {
     /// Looks for the trees of this host and makes this guard's folder in each it may write to.
-    pub fn detect(folder: &str, track: Track) -> Self {
-        let mut found = Self::default();
+    pub fn detect(names: GroupNames, disk: Option<String>, track: Track) -> Self {
+        let folder = names.folder();
+        let mut found = Self {
+            names,
+            tracking: None,
+            controllers: BTreeMap::new(),
+            named: Vec::new(),
+            unused: Vec::new(),
+            disk,
+        };
         if track == Track::Processes {
             return found;
         }
@@ -92,10 +103,10 @@ impl Cgroups {
         if track == Track::Auto
             && let Some(mount) = mounts.iter().find(|mount| mount.version2)
         {
-            found.use_v2(&mount.path, folder);
+            found.use_v2(&mount.path, &folder);
         }
         for mount in mounts.iter().filter(|mount| !mount.version2) {
-            found.use_v1(mount, folder);
+            found.use_v1(mount, &folder);
         }
         if found.tracking.is_none() {
             found.controllers.clear();
@@ -131,15 +142,18 @@ impl Cgroups {
     fn use_v1(&mut self, mount: &Mount, folder: &str) {
         let wanted: Vec<Controller> = Controller::ALL
             .iter()
-            .filter(|(controller, name)| mount.has(name) && !self.controllers.contains_key(controller))
+            .filter(|(controller, name)| {
+                let name = if *controller == Controller::Io { "blkio" } else { name };
+                mount.has(name) && !self.controllers.contains_key(controller)
+            })
             .map(|(controller, _)| *controller)
             .collect();
         let freezer = mount.has("freezer");
         let named = mount.options.iter().any(|option| option.starts_with("name="));
-        if wanted.is_empty() && !freezer && !named {
-            return;
-        }
         let base = mount.path.join(folder);
+        if wanted.is_empty() && !freezer && !named {
+            return self.unused.push(Tree::V1(base));
+        }
         if fs::create_dir_all(&base).is_err() || !writable(&base.join("cgroup.procs")) {
             return;
         }
@@ -188,62 +202,91 @@ impl Cgroups {
             for name in names {
                 let _ = fs::remove_dir(base.join(name));
             }
-            let _ = fs::remove_dir(base);
-            let _ = base.parent().map(fs::remove_dir);
         }
-    }
-
-    /// Names of the groups that exist where membership is read.
-    pub fn names(&self) -> Vec<String> {
-        let Some(tree) = &self.tracking else { return Vec::new() };
-        let Ok(entries) = fs::read_dir(tree.path()) else { return Vec::new() };
-        entries
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect()
-    }
-
-    /// The group of that name, made or found; `None` where only process groups exist.
-    pub fn group(&self, name: &str) -> io::Result<Option<Group>> {
-        let Some(tracking) = &self.tracking else { return Ok(None) };
-        for tree in self.trees() {
-            let path = tree.path().join(name);
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    let text = format!("cannot make the control group {}: {error}", path.display());
-                    return Err(io::Error::new(error.kind(), text));
-                }
-                _ => {}
+        let slices = self.names.slices();
+        for tree in self.trees().into_iter().chain(&self.unused) {
+            let slices = self.elsewhere(tree, &slices);
+            for folder in [slices.path(), tree.path()] {
+                let _ = fs::remove_dir(folder);
+                let _ = folder.parent().map(fs::remove_dir);
             }
         }
-        Ok(Some(self.named_group(tracking, name)))
     }
 
-    /// The group of that name, whether it is there or not; `None` where only process groups exist.
-    pub fn known_group(&self, name: &str) -> Option<Group> {
-        self.tracking.as_ref().map(|tracking| self.named_group(tracking, name))
+    /// The slots whose groups exist where membership is read, and whether each is a slice.
+    pub fn slots(&self) -> Vec<(SlotId, bool)> {
+        let Some(tree) = &self.tracking else { return Vec::new() };
+        let below = |tree: &Tree, slot: &dyn Fn(&str) -> Option<SlotId>| -> Vec<SlotId> {
+            let Ok(entries) = fs::read_dir(tree.path()) else { return Vec::new() };
+            let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            folders.filter_map(|entry| slot(entry.file_name().to_str()?)).collect()
+        };
+        let own = below(tree, &slot_of_folder);
+        let slices =
+            below(&self.elsewhere(tree, &self.names.slices()), &|name| self.names.slot_of_slice(name));
+        own.into_iter().map(|slot| (slot, false)).chain(slices.into_iter().map(|slot| (slot, true))).collect()
     }
 
-    fn named_group(&self, tracking: &Tree, name: &str) -> Group {
-        Group {
-            tracking: tracking.child(name),
-            controllers: self.controllers.iter().map(|(kind, tree)| (*kind, tree.child(name))).collect(),
-            folders: self.trees().iter().map(|tree| tree.path().join(name)).collect(),
+    /// A slot's group, made or found; `None` where only process groups exist.
+    pub fn group(&self, slot: &SlotId, slice: bool) -> io::Result<Option<Group>> {
+        let Some(group) = self.known_group(slot, slice) else { return Ok(None) };
+        for path in &group.folders {
+            fs::create_dir_all(path).map_err(|error| {
+                let text = format!("cannot make the control group {}: {error}", path.display());
+                io::Error::new(error.kind(), text)
+            })?;
+        }
+        Ok(Some(group))
+    }
+
+    /// A slot's group, whether it is there or not; `None` where only process groups exist.
+    pub fn known_group(&self, slot: &SlotId, slice: bool) -> Option<Group> {
+        let tracking = self.tracking.as_ref()?;
+        let name = self.names.group(slot, slice);
+        let path = |tree: &Tree| self.elsewhere(tree, &name).path().to_path_buf();
+        Some(Group {
+            tracking: self.elsewhere(tracking, &name),
+            controllers: self
+                .controllers
+                .iter()
+                .map(|(kind, tree)| (*kind, self.elsewhere(tree, &name)))
+                .collect(),
+            folders: self.trees().into_iter().map(path).collect(),
+            leftovers: self.unused.iter().map(path).collect(),
+            disk: self.disk.clone(),
+        })
+    }
+
+    /// A slot's group as an engine is told of it: from the root of the tree.
+    pub fn name_of(&self, slot: &SlotId, slice: bool) -> Option<String> {
+        self.tracking.as_ref().map(|_| format!("/{}", self.names.group(slot, slice)))
+    }
+
+    /// Another place in the tree that the guard's own folder is in.
+    fn elsewhere(&self, tree: &Tree, name: &str) -> Tree {
+        let depth = self.names.folder().split('/').count();
+        let root = tree.path().ancestors().nth(depth).unwrap_or(tree.path());
+        match tree {
+            Tree::V1(_) => Tree::V1(root.join(name)),
+            Tree::V2(_) => Tree::V2(root.join(name)),
         }
     }
 
-    /// Limits that a spec asks for and this host cannot enforce.
-    pub fn unenforced(&self, process: &ProcessWorkload) -> Vec<String> {
-        let asked = [
-            (process.cpu_limit.is_some(), Controller::Cpu, "cpu_limit"),
-            (process.memory_limit.is_some(), Controller::Memory, "memory_limit"),
-            (process.pids_limit.is_some(), Controller::Pids, "pids_limit"),
-        ];
-        asked
-            .iter()
-            .filter(|(asked, controller, _)| *asked && !self.controllers.contains_key(controller))
-            .map(|(_, _, name)| (*name).to_owned())
+    /// Limits that are asked for and this host cannot enforce, by their keys.
+    pub fn unenforced(&self, limits: &Limits) -> Vec<String> {
+        let has = |controller| self.controllers.contains_key(&controller);
+        let version2 = |controller| matches!(self.controllers.get(&controller), Some(Tree::V2(_)));
+        limits
+            .named()
+            .filter(|name| match *name {
+                "cpu_limit" => !has(Controller::Cpu),
+                "memory_limit" => !has(Controller::Memory),
+                // Version 1's soft limit is looked at only when the whole host is short of memory.
+                "memory_high" => !version2(Controller::Memory),
+                "pids_limit" => !has(Controller::Pids),
+                _ => !has(Controller::Io) || self.disk.is_none(),
+            })
+            .map(str::to_owned)
             .collect()
     }
 
@@ -258,6 +301,7 @@ impl Cgroups {
         for (controller, name) in Controller::ALL {
             match self.controllers.get(&controller) {
                 _ if controller == Controller::CpuAccount => {}
+                _ if controller == Controller::Io && self.disk.is_none() => {}
                 Some(Tree::V2(_)) => all.push(format!("limit:{name}:cgroup2")),
                 Some(Tree::V1(_)) => all.push(format!("limit:{name}:cgroup1")),
                 None => {}
@@ -269,7 +313,7 @@ impl Cgroups {
 
 /// Switches on what is there; a kernel without a controller refuses that one only.
 fn enable_controllers(group: &Path) {
-    for name in ["cpu", "memory", "pids"] {
+    for name in ["cpu", "memory", "pids", "io"] {
         let _ = fs::write(group.join("cgroup.subtree_control"), format!("+{name}"));
     }
 }

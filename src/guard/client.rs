@@ -22,9 +22,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::address::Address;
 use super::protocol::{Answer, Ask, Holders, Question, Say, Welcome, decode, encode, hello, next_frame};
-use super::{GREETING, READY, logs};
+use super::{GREETING, READY};
 use crate::layout::Layout;
-use crate::ports::{ActError, Guard, LogChunk, LogQuery};
+use crate::logs;
+use crate::ports::{ActError, Admitted, EngineEnd, Guard, LogChunk, LogQuery, Placing, RunId};
 
 /// Between two signs of life.
 const PING: Duration = Duration::from_millis(250);
@@ -173,6 +174,29 @@ fn unexpected(answer: &Answer) -> ActError {
 impl Guard for GuardClient {
     fn start(&self, start: StartInstance) -> BoxFuture<'_, Result<(), ActError>> {
         self.done(Ask::Start(start)).boxed()
+    }
+
+    fn admit(
+        &self,
+        start: StartInstance,
+        placing: Placing,
+    ) -> BoxFuture<'_, Result<Option<Admitted>, ActError>> {
+        async {
+            match self.ask(Ask::Admit(start, placing)).await? {
+                Answer::Admitted(group) => Ok(Some(Admitted { group })),
+                Answer::Done => Ok(None),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+
+    fn begun(&self, run: RunId, pid: u32) -> BoxFuture<'_, Result<(), ActError>> {
+        self.done(Ask::Begun { run, pid }).boxed()
+    }
+
+    fn over(&self, run: RunId, end: EngineEnd) -> BoxFuture<'_, Result<(), ActError>> {
+        self.done(Ask::Over { run, end }).boxed()
     }
 
     fn stop(&self, stop: StopInstance) -> BoxFuture<'_, Result<(), ActError>> {

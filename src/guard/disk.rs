@@ -14,9 +14,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::group::Group;
 use super::journal::Journal;
 use super::launch::{Prepared, launch, prepare};
-use super::logs::{LogPolicy, rotate};
 use super::records::{SlotRecord, Slots};
 use crate::layout::Layout;
+use crate::logs::{LogPolicy, rotate};
 
 /// Something for the disk.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use quorate_core::observation::InstanceUsage;
-use quorate_core::spec::ProcessWorkload;
+use quorate_core::spec::Limits;
 use quorate_core::units::{BootMs, CpuMillis, MemoryMib};
 
 use super::cgroup::{Controller, Tree};
@@ -20,6 +20,10 @@ pub struct Group {
     pub(super) tracking: Tree,
     pub(super) controllers: BTreeMap<Controller, Tree>,
     pub(super) folders: Vec<PathBuf>,
+    /// Where an engine may leave folders of its own.
+    pub(super) leftovers: Vec<PathBuf>,
+    /// The disk that reading and writing is limited on, as `MAJOR:MINOR`.
+    pub(super) disk: Option<String>,
 }
 
 /// A reading of processor time, to tell use from one to the next.
@@ -41,9 +45,9 @@ impl Group {
     }
 
     /// Sets the limits of a spec, lifting those it has none for.
-    pub fn limit(&self, process: &ProcessWorkload) -> io::Result<()> {
+    pub fn limit(&self, limits: &Limits) -> io::Result<()> {
         const PERIOD_US: u64 = 100_000;
-        let quota = process.cpu_limit.map(|cpu| (u64::from(cpu.0) * PERIOD_US / 1_000).max(1_000));
+        let quota = limits.cpu.map(|cpu| (u64::from(cpu.0) * PERIOD_US / 1_000).max(1_000));
         match self.controllers.get(&Controller::Cpu) {
             Some(Tree::V2(folder)) => {
                 let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
@@ -56,19 +60,41 @@ impl Group {
             }
             None => {}
         }
-        self.limit_memory(process.memory_limit)?;
-        let most = process.pids_limit.map_or_else(|| "max".to_owned(), |most| most.to_string());
+        self.limit_memory(limits)?;
+        self.limit_io(limits)?;
+        let most = limits.pids.map_or_else(|| "max".to_owned(), |most| most.to_string());
         match self.controllers.get(&Controller::Pids) {
             Some(Tree::V1(folder) | Tree::V2(folder)) => set(folder, "pids.max", &most),
             None => Ok(()),
         }
     }
 
-    fn limit_memory(&self, limit: Option<MemoryMib>) -> io::Result<()> {
-        let bytes = limit.map(|limit| limit.0.saturating_mul(1 << 20).to_string());
+    /// On the data directory's disk alone: what an instance does elsewhere is not the node's to know.
+    fn limit_io(&self, limits: &Limits) -> io::Result<()> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        match self.controllers.get(&Controller::Io) {
+            Some(Tree::V2(folder)) => {
+                let rate = |rate: Option<u64>| rate.map_or_else(|| "max".to_owned(), |rate| rate.to_string());
+                let (read, write) = (rate(limits.io_read), rate(limits.io_write));
+                set(folder, "io.max", &format!("{disk} rbps={read} wbps={write}"))
+            }
+            Some(Tree::V1(folder)) => {
+                let rate = |rate: Option<u64>| format!("{disk} {}", rate.unwrap_or(0));
+                set(folder, "blkio.throttle.read_bps_device", &rate(limits.io_read))?;
+                set(folder, "blkio.throttle.write_bps_device", &rate(limits.io_write))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn limit_memory(&self, limits: &Limits) -> io::Result<()> {
+        let written =
+            |limit: Option<MemoryMib>| limit.map(|limit| limit.0.saturating_mul(1 << 20).to_string());
+        let (limit, bytes) = (limits.memory, written(limits.memory));
         match self.controllers.get(&Controller::Memory) {
             Some(Tree::V2(folder)) => {
                 set(folder, "memory.max", bytes.as_deref().unwrap_or("max"))?;
+                set(folder, "memory.high", written(limits.memory_high).as_deref().unwrap_or("max"))?;
                 // Memory that swaps is not limited memory; kernels without swap lack the file.
                 let _ = fs::write(folder.join("memory.swap.max"), if limit.is_some() { "0" } else { "max" });
                 Ok(())
@@ -86,11 +112,15 @@ impl Group {
         }
     }
 
-    /// Processes in it; zombies are not listed by the kernel.
+    /// Processes in it and in the groups below, which engines make; zombies are not listed by the kernel.
     pub fn members(&self) -> Vec<u32> {
         let (Tree::V1(folder) | Tree::V2(folder)) = &self.tracking;
-        let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        let mut all = Vec::new();
+        walk(folder, &mut |folder| {
+            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            all.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+        });
+        all
     }
 
     /// Kills everything in it, forks in flight included. May need repeating until it is empty.
@@ -200,10 +230,20 @@ impl Group {
 
     /// Removes its folders; fails silently while a process is left in one.
     pub fn remove(&self) {
-        for folder in &self.folders {
-            let _ = fs::remove_dir(folder);
+        for folder in self.folders.iter().chain(&self.leftovers) {
+            walk(folder, &mut |folder| drop(fs::remove_dir(folder)));
         }
     }
+}
+
+/// Every group of a tree, those below first.
+fn walk(folder: &Path, see: &mut dyn FnMut(&Path)) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&entry.path(), see);
+        }
+    }
+    see(folder);
 }
 
 /// Mean use between two readings.
@@ -237,30 +277,21 @@ fn field(folder: &Path, name: &str, key: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use quorate_core::spec::ProcessWorkload;
-
     use super::*;
 
-    fn limits(cpu: Option<u32>, memory: Option<u64>, pids: Option<u32>) -> ProcessWorkload {
-        ProcessWorkload {
-            command: vec!["x".to_owned()],
-            environment: BTreeMap::new(),
-            working_dir: None,
-            user: None,
-            cpu_limit: cpu.map(CpuMillis),
-            memory_limit: memory.map(MemoryMib),
-            pids_limit: pids,
-        }
+    fn limits(cpu: Option<u32>, memory: Option<u64>, pids: Option<u32>) -> Limits {
+        Limits { cpu: cpu.map(CpuMillis), memory: memory.map(MemoryMib), pids, ..Limits::default() }
     }
 
     fn group(folder: &Path, tree: fn(PathBuf) -> Tree) -> Group {
-        let all = [Controller::Cpu, Controller::CpuAccount, Controller::Memory, Controller::Pids];
+        let all =
+            [Controller::Cpu, Controller::CpuAccount, Controller::Memory, Controller::Pids, Controller::Io];
         Group {
             tracking: tree(folder.to_path_buf()),
             controllers: all.map(|controller| (controller, tree(folder.to_path_buf()))).into(),
             folders: vec![folder.to_path_buf()],
+            leftovers: Vec::new(),
+            disk: Some("8:0".to_owned()),
         }
     }
 
@@ -277,6 +308,10 @@ mod tests {
         assert_eq!(shown(folder.path(), &names), ["25000 100000", "67108864", "0", "10"]);
         v2.limit(&limits(None, None, None)).unwrap();
         assert_eq!(shown(folder.path(), &names), ["max 100000", "max", "max", "max"]);
+        let slow =
+            Limits { memory_high: Some(MemoryMib(1)), io_read: Some(5), io_write: None, ..Limits::default() };
+        v2.limit(&slow).unwrap();
+        assert_eq!(shown(folder.path(), &["memory.high", "io.max"]), ["1048576", "8:0 rbps=5 wbps=max"]);
         let v1 = group(folder.path(), Tree::V1);
         let names = ["cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.limit_in_bytes", "pids.max"];
         v1.limit(&limits(Some(1_500), Some(1), None)).unwrap();

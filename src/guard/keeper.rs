@@ -13,14 +13,14 @@ use super::cgroup::Cgroups;
 use super::disk::{Disk, Job};
 use super::group::Group;
 use super::journal::Journal;
-use super::logs::LogPolicy;
 use super::protocol::{Answer, Ask};
 use super::records::{HeldLease, Runs, SlotRecord};
 use super::run::Run;
 use super::second::Second;
 use crate::host::boot_now;
 use crate::layout::Layout;
-use crate::ports::ActError;
+use crate::logs::LogPolicy;
+use crate::ports::{ActError, Placing};
 
 /// Slots beyond this are refused.
 const MOST_SLOTS: usize = 20_000;
@@ -45,6 +45,8 @@ pub const NOBODY: ReplyTo = ReplyTo { connection: 0, number: 0 };
 pub enum Act {
     /// Start.
     Start(StartInstance),
+    /// Hold the deadline of what an engine is to start.
+    Admit(StartInstance, Placing),
     /// Stop.
     Stop(StopInstance),
 }
@@ -98,6 +100,8 @@ pub struct Keeper {
     pub(super) reset: bool,
     /// Launches under way.
     pub(super) launching: usize,
+    /// Is a node there that could tell how an engine's run ended?
+    pub served: bool,
     pub(super) next_ticket: u64,
     pub(super) next_round: BootMs,
 }
@@ -112,6 +116,14 @@ impl Keeper {
                 Answer::Done
             }
             Ask::Start(start) => return self.act(start.id.slot.clone(), to, Act::Start(start)),
+            Ask::Admit(start, placing) => {
+                return self.act(start.id.slot.clone(), to, Act::Admit(start, placing));
+            }
+            Ask::Begun { run, pid } => self.begun(&run, pid).map_or_else(Answer::Refused, |()| Answer::Done),
+            Ask::Over { run, end } => {
+                self.over(&run, end);
+                Answer::Done
+            }
             Ask::Stop(stop) => return self.act(stop.slot.clone(), to, Act::Stop(stop)),
             Ask::Renew { number, valid_until, kill_margin } => {
                 self.renew(HeldLease { number, valid_until, kill_margin })
@@ -180,29 +192,60 @@ impl Keeper {
             return self.answers.push((to, Answer::Refused(ActError::Failed(text))));
         }
         match act {
-            Act::Start(start) => self.ask_start(&id, to, start),
+            Act::Start(start) => self.ask_start(&id, to, start, None),
+            Act::Admit(start, placing) => self.ask_start(&id, to, start, Some(placing)),
             Act::Stop(stop) => self.ask_stop(&id, to, stop),
         }
     }
 
-    fn ask_start(&mut self, id: &SlotId, to: ReplyTo, start: StartInstance) {
+    /// A start of the guard's own, or with `placing` of an engine's.
+    fn ask_start(&mut self, id: &SlotId, to: ReplyTo, start: StartInstance, placing: Option<Placing>) {
         match self.judge_start(id, &start, boot_now()) {
             Err(error) => self.answers.push((to, Answer::Refused(error))),
             Ok(Judged::AlreadySo) => self.answers.push((to, Answer::Done)),
+            Ok(Judged::Replace) if placing.is_some() => {
+                // The engine is asked for the next run once this one is gone.
+                let running = start.id.clone();
+                self.end_unhealthy(id);
+                self.answers.push((to, Answer::Refused(ActError::StillRunning { running })));
+            }
             Ok(Judged::Replace) => {
                 self.replace(id, start);
                 self.answers.push((to, Answer::Done));
             }
             Ok(Judged::Go) => {
+                if let Some(why) = placing.as_ref().and_then(|placing| placing.beyond.as_deref())
+                    && let Err(error) = self.take_back_armed(id, why)
+                {
+                    return self.answers.push((to, Answer::Refused(error)));
+                }
                 let Some(slot) = self.slots.get_mut(id) else { return };
                 let moved = start.state_from.is_some() && slot.record.state_from != start.state_from;
                 let write = slot.kept != start.id.token || moved;
                 slot.record.highest = start.id.token;
                 slot.record.stopped = false;
                 slot.record.state_from = start.state_from.or(slot.record.state_from);
-                self.ready(id, to, Act::Start(start), write);
+                let act = match placing {
+                    None => Act::Start(start),
+                    Some(placing) => Act::Admit(start, placing),
+                };
+                self.ready(id, to, act, write);
             }
         }
+    }
+
+    /// What cannot be held in a group of the guard is admitted only once nobody counts on its deadline: the
+    /// node is said not to be armed any more, and asks again when the cluster knows.
+    fn take_back_armed(&mut self, id: &SlotId, why: &str) -> Result<(), ActError> {
+        let now = boot_now();
+        let was_armed = self.second.holders(now).unarmed.is_none();
+        self.second.give_up(id, why, now);
+        if was_armed {
+            let text =
+                format!("{id}: waits until the cluster knows that its deadline is not armed here: {why}");
+            return Err(ActError::Failed(text));
+        }
+        Ok(())
     }
 
     /// The rules of a start.
@@ -262,6 +305,13 @@ impl Keeper {
 
     /// Ends a run for the sake of its next one: the node found it unhealthy.
     fn replace(&mut self, id: &SlotId, start: StartInstance) {
+        self.end_unhealthy(id);
+        if let Some(run) = self.slots.get_mut(id).and_then(|slot| slot.run.as_mut()) {
+            run.then = Some(start);
+        }
+    }
+
+    fn end_unhealthy(&mut self, id: &SlotId) {
         let now = boot_now();
         let Some(run) = self.slots.get_mut(id).and_then(|slot| slot.run.as_mut()) else { return };
         if run.record.ending.is_none() {
@@ -269,7 +319,6 @@ impl Keeper {
             run.ask_to_end(ExitKind::Unhealthy, stop.signal, stop.grace, now);
             let _ = self.runs.save(&run.record);
         }
-        run.then = Some(start);
         self.changed = true;
     }
 

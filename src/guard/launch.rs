@@ -11,14 +11,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, anyhow, bail};
 use quorate_core::effect::StartInstance;
 use quorate_core::ids::{NodeId, OperationId};
+use quorate_core::spec::Workload;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
 
 use super::group::Group;
-use super::logs::open_output;
 use crate::host::Account;
-use crate::layout::{Layout, environment, process};
+use crate::layout::{Layout, environment};
+use crate::logs::open_output;
 
 /// How far a child came before its program ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub fn prepare(
     copied: Option<OperationId>,
 ) -> anyhow::Result<Prepared> {
     let own = Account::own().context("cannot look up the node's account")?;
-    let account = match &process(start).user {
+    let account = match start.spec.workload.user() {
         None => own.clone(),
         Some(name) => Account::find(name)
             .with_context(|| format!("spec.user: cannot look up {name:?}"))?
@@ -71,7 +72,9 @@ pub fn launch(
     group: Option<&Group>,
     prepared: &Prepared,
 ) -> anyhow::Result<u32> {
-    let wanted = process(start);
+    let Workload::Process(wanted) = &start.spec.workload else {
+        bail!("{}: is not a native process", start.id)
+    };
     let Prepared { account, switch } = prepared;
     let output = open_output(&layout.logs(&start.id.slot)).context("cannot open the output file")?;
     let program = wanted.command.first().context("spec.command: is empty; name a program")?;

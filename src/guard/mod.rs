@@ -25,7 +25,6 @@ mod group;
 mod journal;
 mod keeper;
 mod launch;
-mod logs;
 mod protocol;
 mod records;
 mod report;

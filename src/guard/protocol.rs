@@ -11,10 +11,10 @@ use quorate_core::units::{BootMs, Millis};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::ports::ActError;
+use crate::ports::{ActError, EngineEnd, Placing, RunId};
 
 /// Counts changes of the messages below. Node and guard come from one binary, but a guard outlives updates.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// The longest frame; an inventory of thousands of instances stays well below.
 pub const MAX_FRAME: usize = 16 << 20;
@@ -50,6 +50,22 @@ pub enum Ask {
     Ping,
     /// Start an instance.
     Start(StartInstance),
+    /// Hold the deadline of an instance that an engine is asked to start.
+    Admit(StartInstance, Placing),
+    /// The engine has started it.
+    Begun {
+        /// Which one.
+        run: RunId,
+        /// Its main process.
+        pid: u32,
+    },
+    /// The engine has not, or it has ended.
+    Over {
+        /// Which one.
+        run: RunId,
+        /// How.
+        end: EngineEnd,
+    },
     /// End a slot's instance and raise its token.
     Stop(StopInstance),
     /// The lease lasts until then.
@@ -141,6 +157,8 @@ pub enum Answer {
     Done,
     /// Not done.
     Refused(ActError),
+    /// Its deadline is held: the engine may be asked. Its control group, where there is one.
+    Admitted(Option<String>),
     /// Every slot.
     Inventory(BTreeMap<SlotId, SlotReport>),
     /// How each running instance was started.

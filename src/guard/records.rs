@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::layout::{slot_folder, slot_of_folder};
+use crate::ports::Placing;
 
 /// Marks a file of this guard and the version of its form.
-const MAGIC: &[u8; 4] = b"QGR1";
+const MAGIC: &[u8; 4] = b"QGR2";
 
 /// Three words and their sum.
 const LEASE_BYTES: usize = 32;
@@ -70,6 +71,8 @@ pub struct RunRecord {
     pub start: StartInstance,
     /// For which node.
     pub node: NodeId,
+    /// How an engine places it; nothing special for what the guard starts itself.
+    pub placing: Placing,
     /// In which boot.
     pub boot: BootId,
     /// Its main process; none before it is known.

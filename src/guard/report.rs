@@ -11,7 +11,6 @@ use quorate_core::units::{BootMs, Millis};
 
 use super::keeper::{Act, Keeper, Slot};
 use crate::host::wall_now;
-use crate::layout::process;
 
 impl Keeper {
     /// Every slot. Only tokens that are on disk are told.
@@ -24,6 +23,7 @@ impl Keeper {
                 let last_exit = slot.record.last_exit.clone();
                 let instance = if let Some(run) = slot.run.as_mut() {
                     let record = &run.record;
+                    let limits = record.start.spec.workload.limits();
                     Some(InstanceReport {
                         id: record.start.id.clone(),
                         spec: record.start.spec.run_digest(),
@@ -39,8 +39,8 @@ impl Keeper {
                         restarts: record.start.restart,
                         health: Health::Unchecked,
                         health_detail: String::new(),
-                        unenforced: cgroups.unenforced(process(&record.start)),
-                        armed: run.group.is_some() && second.arms(id, now),
+                        unenforced: if run.driven() { Vec::new() } else { cgroups.unenforced(&limits) },
+                        armed: run.group.is_some() && run.begun() && second.arms(id, now),
                         last_exit,
                         usage: run.usage(now),
                     })
@@ -65,7 +65,7 @@ impl Keeper {
 }
 
 fn starting(slot: &Slot) -> Option<InstanceReport> {
-    let (_, _, Act::Start(start)) = slot.raising.as_ref()? else { return None };
+    let (_, _, Act::Start(start) | Act::Admit(start, _)) = slot.raising.as_ref()? else { return None };
     Some(InstanceReport {
         id: start.id.clone(),
         spec: start.spec.run_digest(),

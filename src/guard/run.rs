@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use quorate_core::effect::StartInstance;
 use quorate_core::observation::{ExitKind, ExitReason, InstanceUsage};
+use quorate_core::spec::{ExecutorKind, Workload};
 use quorate_core::units::{BootMs, CpuMillis, MemoryMib, Millis};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -14,6 +15,7 @@ use super::launch::Prepared;
 use super::records::{Ending, RunRecord};
 use super::signal;
 use crate::host::{ProcessStat, process_ids, resident_kib};
+use crate::ports::{EngineEnd, EngineExit};
 
 /// How a main process ended, as the kernel told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub enum Stage {
         /// Who asked.
         to: ReplyTo,
     },
+    /// Being begun by an engine, which may hang or be gone: whoever arrives too late is killed.
+    Handed,
     /// Begun.
     Begun,
 }
@@ -70,6 +74,10 @@ pub struct Run {
     pub killed: bool,
     /// What is to be started once this is gone.
     pub then: Option<StartInstance>,
+    /// What its engine said of its end.
+    pub told: Option<EngineEnd>,
+    /// Since when nothing of it is left and its engine owes word of how it ended.
+    pub owed: Option<BootMs>,
     /// Processor time at the last reading, and use since the one before it.
     reading: Option<CpuReading>,
     usage: InstanceUsage,
@@ -79,19 +87,27 @@ impl Run {
     /// Takes hold of a main process.
     pub fn new(record: RunRecord, group: Option<Group>, own: bool) -> Self {
         let watch = record.pid.and_then(open_watch);
+        let driven = record.start.spec.workload.executor() != ExecutorKind::Process;
         Self {
+            stage: if driven && record.pid.is_none() { Stage::Handed } else { Stage::Begun },
+            own: own && !driven,
             record,
             group,
-            stage: Stage::Begun,
             exit: None,
             watch,
-            own,
             expired: false,
             killed: false,
             then: None,
+            told: None,
+            owed: None,
             reading: None,
             usage: InstanceUsage::default(),
         }
+    }
+
+    /// Does an engine start it, and tell of its end?
+    pub fn driven(&self) -> bool {
+        self.record.start.spec.workload.executor() != ExecutorKind::Process
     }
 
     /// Is nobody at work on its start any more?
@@ -117,10 +133,18 @@ impl Run {
 
     /// Everything of it that still runs.
     pub fn members(&self) -> Vec<u32> {
-        match &self.group {
+        let mut all = match &self.group {
             Some(group) => group.members(),
+            None if self.driven() => Vec::new(),
             None => self.members_without_group(),
+        };
+        // An engine's may be in a group of the engine's own.
+        if let Some(main) =
+            self.record.pid.filter(|main| self.driven() && !all.contains(main) && self.main_alive())
+        {
+            all.push(main);
         }
+        all
     }
 
     /// Without a control group: its session, and whoever still carries its name in the environment.
@@ -140,8 +164,14 @@ impl Run {
     /// Asks it to end: the signal to its process group, and a time at which all of it is killed.
     pub fn ask_to_end(&mut self, kind: ExitKind, signal: i32, grace: Millis, now: BootMs) {
         self.record.ending = Some(Ending { kind, kill_at: now + grace });
-        if grace.0 > 0 && self.main_alive() {
-            signal::send_to_group(self.record.pid.unwrap_or(0), signal);
+        let main = self.record.pid.filter(|_| grace.0 > 0 && self.main_alive());
+        match (main, &self.record.start.spec.workload) {
+            (None, _) => {}
+            (Some(main), Workload::Process(_)) => signal::send_to_group(main, signal),
+            // The main process of a container or unit ends the rest, or the engine does.
+            (Some(main), Workload::Container(_) | Workload::Unit(_)) => signal::send(main, signal),
+            // A signal would take the machine's power; its engine asks the guest.
+            (Some(_), Workload::Machine(_)) => {}
         }
     }
 
@@ -151,12 +181,26 @@ impl Run {
         match &self.group {
             Some(group) if self.begun() => group.kill(),
             Some(group) => group.kill_and_bar(),
-            None => {
-                for pid in self.members_without_group() {
-                    signal::send(pid, libc::SIGKILL);
-                }
+            None => {}
+        }
+        if self.group.is_none() || self.driven() {
+            for pid in self.members() {
+                signal::send(pid, libc::SIGKILL);
             }
         }
+    }
+
+    /// Its main process is gone; how is told by its engine, if at all.
+    pub fn ended_untold(&mut self) {
+        self.exit = Some(match &self.told {
+            Some(EngineEnd::Exited(EngineExit { code: _, signal: Some(signal), .. })) => {
+                RawExit::Signal(*signal)
+            }
+            Some(EngineEnd::Exited(EngineExit { code: Some(code), signal: None, .. })) => {
+                RawExit::Code(*code)
+            }
+            _ => RawExit::Untold,
+        });
     }
 
     /// What the end is called, once all is gone.
@@ -170,7 +214,9 @@ impl Run {
         let kind = match &self.record.ending {
             Some(ending) if ending.kind == ExitKind::Stopped && self.killed => ExitKind::Killed,
             Some(ending) => ending.kind,
-            None if memory_kills > self.record.memory_kills && code != Some(0) => ExitKind::OutOfMemory,
+            None if (memory_kills > self.record.memory_kills || self.told_oom()) && code != Some(0) => {
+                ExitKind::OutOfMemory
+            }
             None => match (code, signal) {
                 (Some(0), _) => ExitKind::Completed,
                 (Some(_), _) => ExitKind::Failed,
@@ -179,6 +225,10 @@ impl Run {
             },
         };
         ExitReason { kind, code, signal }
+    }
+
+    fn told_oom(&self) -> bool {
+        matches!(&self.told, Some(EngineEnd::Exited(exit)) if exit.oom)
     }
 
     /// What it uses; processor time is measured anew at most twice a second.

@@ -15,6 +15,9 @@ const SILENT: Millis = Millis(500);
 /// One that is silent for so long is ended, so that another can take its place.
 const GIVEN_UP: Millis = Millis(5_000);
 
+/// An instance that no holder can kill counts for so long before it runs: the cluster has to hear of it first.
+const ASKED_FOR: Millis = Millis(30_000);
+
 /// Between two attempts to start one.
 const RETRY: Millis = Millis(1_000);
 
@@ -31,6 +34,8 @@ pub struct Second {
     /// Slots that it has not been told of.
     news: BTreeSet<SlotId>,
     unable: BTreeMap<SlotId, String>,
+    /// Slots whose instances no holder could kill for sure, why, and until when that holds without a run.
+    given_up: BTreeMap<SlotId, (String, BootMs)>,
     try_at: BootMs,
     /// Is there anything to hold, or anybody to be armed for?
     pub wanted: bool,
@@ -58,6 +63,7 @@ impl Second {
             owes: None,
             news: BTreeSet::new(),
             unable: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             try_at: BootMs(0),
             wanted: true,
             words: Vec::new(),
@@ -112,6 +118,16 @@ impl Second {
         self.owes = (self.answered < self.asked).then_some(now);
     }
 
+    /// An instance is to run that no holder can be sure to kill: nothing here is armed while it does.
+    pub fn give_up(&mut self, slot: &SlotId, why: &str, now: BootMs) {
+        self.given_up.insert(slot.clone(), (why.to_owned(), now + ASKED_FOR));
+    }
+
+    /// Forgets those that have no run and were not asked for of late.
+    pub fn expire(&mut self, runs: impl Fn(&SlotId) -> bool, now: BootMs) {
+        self.given_up.retain(|slot, (_, until)| runs(slot) || now < *until);
+    }
+
     /// Does it hold what was stored when that was asked? Nobody asked is nobody waited for.
     pub fn holds(&self, number: u64) -> bool {
         self.answered >= number
@@ -128,7 +144,11 @@ impl Second {
 
     /// Is the deadline of this slot held twice?
     pub fn arms(&self, slot: &SlotId, now: BootMs) -> bool {
-        self.pid > 0 && self.answered > 0 && !self.silent(now) && !self.unable.contains_key(slot)
+        self.pid > 0
+            && self.answered > 0
+            && !self.silent(now)
+            && !self.unable.contains_key(slot)
+            && !self.given_up.contains_key(slot)
     }
 
     /// As the node is told.
@@ -149,8 +169,12 @@ impl Second {
             let why = format!("the second holder of the deadlines, process {}, does not answer", self.pid);
             return because(why, "wait: the guard ends it and starts another");
         }
-        let (slot, why) = self.unable.iter().next()?;
-        because(format!("{slot} could outlive its deadline: {why}"), "restart that service")
+        if let Some((slot, why)) = self.unable.iter().find(|(slot, _)| !self.given_up.contains_key(*slot)) {
+            return because(format!("{slot} could outlive its deadline: {why}"), "restart that service");
+        }
+        let (slot, (why, _)) = self.given_up.iter().next()?;
+        let remedy = "give the node a fence method, or run that service elsewhere";
+        because(format!("{slot} could outlive its deadline: {why}"), remedy)
     }
 
     /// What is to be done about it now.

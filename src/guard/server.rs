@@ -20,13 +20,13 @@ use super::adopt::Wanted;
 use super::connection::{Connection, Peer};
 use super::journal::Journal;
 use super::keeper::{Keeper, ReplyTo};
-use super::logs::LogPolicy;
 use super::protocol::{Guest, Holders, Question, Say, Told, Welcome, decode, encode, is_twin, read_hello};
 use super::records::make_private;
 use super::second::Due;
 use super::{GREETING, GuardArgs, reset};
 use crate::host::{ProcessStat, boot_now};
 use crate::layout::Layout;
+use crate::logs::LogPolicy;
 
 /// Connections beyond this are hung up on.
 const MOST_CONNECTIONS: usize = 16;
@@ -161,6 +161,7 @@ fn end(process: &OwnedFd) {
 impl Server {
     fn run(&mut self) -> anyhow::Result<()> {
         loop {
+            self.keeper.served = self.connections.iter().any(|one| matches!(one.peer, Peer::Node(_)));
             self.keeper.tick();
             self.keeper.written();
             let now = boot_now();

@@ -25,9 +25,10 @@ use super::journal::Journal;
 use super::protocol::{Holds, Told, decode, encode, twin_hello};
 use super::records::{HeldLease, RunRecord, Runs, make_private};
 use super::server::{LOCK, TWIN_LOCK, held_pipe, set_timer, take_lock};
+use super::signal;
 use super::{GuardArgs, reset};
 use crate::host::{ProcessStat, boot_id, boot_now};
-use crate::layout::{Layout, guard_name, slot_folder};
+use crate::layout::{Layout, guard_name};
 
 /// Between two looks at what is being killed.
 const KILL_ROUND: Millis = Millis(10);
@@ -58,6 +59,8 @@ struct Held {
     main: Option<(u32, u64)>,
     /// Is its group left frozen, so that nobody who arrives runs?
     barred: bool,
+    /// May its main process be outside of the group?
+    beyond: bool,
     /// Why it could not be killed for sure.
     unable: Option<String>,
 }
@@ -167,10 +170,11 @@ impl Twin {
 
     fn take_in(&mut self, record: RunRecord) {
         let slot = record.start.id.slot.clone();
-        let Some(group) = self.cgroups.known_group(&slot_folder(&slot)) else { return };
+        let Some(group) = self.cgroups.known_group(&slot, record.placing.slice) else { return };
         let main = record.pid.map(|pid| (pid, record.start_time));
+        let beyond = record.placing.beyond.is_some();
         let barred = self.held.get(&slot).is_some_and(|held| held.barred);
-        let mut held = Held { group, isolation: record.start.isolation, main, barred, unable: None };
+        let mut held = Held { group, isolation: record.start.isolation, main, barred, beyond, unable: None };
         held.check();
         self.held.insert(slot, held);
     }
@@ -213,13 +217,13 @@ impl Twin {
                 }
                 continue;
             };
-            let (first, empty) =
-                (!std::mem::replace(&mut held.barred, true), held.group.members().is_empty());
+            let (first, empty) = (!std::mem::replace(&mut held.barred, true), held.empty());
             if first && !empty {
                 self.journal.write(&format!("{slot}: its deadline has passed"));
             }
             if first || !empty {
                 held.group.kill_and_bar();
+                held.main_beyond().into_iter().for_each(|main| signal::send(main, libc::SIGKILL));
             }
             if self.reset && !empty && now >= lease.overdue(due) {
                 self.reset = false;
@@ -232,7 +236,7 @@ impl Twin {
     fn next(&self, now: BootMs) -> Option<BootMs> {
         let deadlines = self.held.values().filter_map(|held| {
             let due = self.deadline(held)?;
-            let round = if held.group.members().is_empty() { BARRED_ROUND } else { KILL_ROUND };
+            let round = if held.empty() { BARRED_ROUND } else { KILL_ROUND };
             Some(if due <= now { now + round } else { due })
         });
         let knock = self.guard.is_none().then_some(self.knock_at);
@@ -255,7 +259,7 @@ impl Twin {
 
     /// Does anything run that would have to be ended?
     fn needed(&self) -> bool {
-        let to_end = |held: &Held| held.isolation != Isolation::Keep && !held.group.members().is_empty();
+        let to_end = |held: &Held| held.isolation != Isolation::Keep && !held.empty();
         self.held.values().any(to_end)
     }
 
@@ -370,9 +374,23 @@ impl Twin {
 
 impl Held {
     fn check(&mut self) {
+        self.unable = self.group.can_kill(self.main_alive()).err();
+    }
+
+    /// Its main process, if that lives.
+    fn main_alive(&self) -> Option<u32> {
         let alive = |(pid, start_time): &(u32, u64)| {
             ProcessStat::read(*pid).is_some_and(|stat| stat.start_time == *start_time && !stat.dead())
         };
-        self.unable = self.group.can_kill(self.main.filter(alive).map(|(pid, _)| pid)).err();
+        self.main.filter(alive).map(|(pid, _)| pid)
+    }
+
+    /// The same, if it may be outside of the group: the best that can be done there is to kill it alone.
+    fn main_beyond(&self) -> Option<u32> {
+        if self.beyond { self.main_alive() } else { None }
+    }
+
+    fn empty(&self) -> bool {
+        self.group.members().is_empty() && self.main_beyond().is_none()
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::inner::{Inner, hold};
 use super::{announce, effects, propose, roads, show};
+use crate::executors::Instances;
 use crate::host;
 use crate::raft::RaftRole;
 
@@ -65,7 +66,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         announce: announce::Announce::new(inner.clone()),
         roads: roads::Roads::new(inner.clone()),
     };
-    let mut changes: Vec<_> = inner.works.executors.iter().map(|executor| executor.changes()).collect();
+    let mut changes = inner.works.instances.as_ref().map(Instances::changes);
     loop {
         let began = Instant::now();
         this.pass();
@@ -73,7 +74,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
             changed = other_than_keys(&mut states, this.seen) => if !changed { return },
             changed = standing.changed() => if changed.is_err() { return },
             () = inner.wake.notified() => {}
-            () = any_change(&mut changes) => inner.hurry.notify_one(),
+            () = any_change(changes.as_mut()) => inner.hurry.notify_one(),
             () = sleep_until(began + this.patience()) => {}
             _ = stopping.changed() => return,
         }
@@ -95,14 +96,10 @@ async fn other_than_keys(states: &mut watch::Receiver<Arc<State>>, seen: [u64; 5
     states.wait_for(|state| essence(state) != seen).await.is_ok()
 }
 
-async fn any_change(changes: &mut [watch::Receiver<u64>]) {
-    let all: Vec<_> = changes.iter_mut().map(|change| Box::pin(change.changed())).collect();
-    if all.is_empty() {
-        return std::future::pending().await;
-    }
-    let (ended, _, _) = futures::future::select_all(all).await;
-    if ended.is_err() {
-        // That executor is gone; the tick goes on.
+/// Waits until something changed among what runs here; for ever where nothing can.
+async fn any_change(changes: Option<&mut watch::Receiver<u64>>) {
+    let Some(changes) = changes else { return std::future::pending().await };
+    if changes.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -11,14 +11,14 @@ use quorate_core::lease::{LeaseTerms, Renewal};
 use quorate_core::observation::{
     ExecutorFact, FencingReport, GuardReport, NodeUsage, SlotReport, TransferReport,
 };
-use quorate_core::spec::ExecutorKind;
 use tokio::sync::watch;
 
 use super::inner::{Inner, hold};
 use super::{fencing, identity, transfer};
+use crate::executors::Instances;
 use crate::guard::GuardClient;
 use crate::layout::Layout;
-use crate::ports::{ActError, Executor};
+use crate::ports::ActError;
 
 /// What this node sees of itself.
 pub(super) struct Seen {
@@ -33,7 +33,8 @@ pub(super) struct Seen {
 /// What a node works with, and what is under way.
 pub(super) struct Works {
     pub(super) layout: Layout,
-    pub(super) executors: Vec<Arc<dyn Executor>>,
+    /// None on a node that runs nothing.
+    pub(super) instances: Option<Instances>,
     pub(super) guard: Arc<GuardClient>,
     renewals: watch::Sender<Option<(Renewal, LeaseTerms)>>,
     pub(super) usage: Mutex<NodeUsage>,
@@ -47,13 +48,13 @@ pub(super) struct Works {
 impl Works {
     pub(super) fn new(
         layout: Layout,
-        executors: Vec<Arc<dyn Executor>>,
+        instances: Option<Instances>,
         guard: Arc<GuardClient>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
         Self {
             layout,
-            executors,
+            instances,
             guard,
             renewals: watch::channel(None).0,
             usage: Mutex::default(),
@@ -69,8 +70,8 @@ impl Works {
         Seen {
             guard: self.guard.report(),
             usage: *hold(&self.usage),
-            executors: self.executors.iter().map(|executor| executor.facts()).collect(),
-            slots: self.executors.iter().flat_map(|executor| executor.inventory()).collect(),
+            executors: self.instances.as_ref().map(Instances::facts).unwrap_or_default(),
+            slots: self.instances.as_ref().map(Instances::inventory).unwrap_or_default(),
             transfers: hold(&self.transfers).values().cloned().collect(),
             fencing: hold(&self.fencing).clone(),
         }
@@ -79,16 +80,6 @@ impl Works {
     /// The guard is to hold deadlines by this lease, under these terms.
     pub(super) fn renew(&self, renewal: Renewal, terms: LeaseTerms) {
         self.renewals.send_replace(Some((renewal, terms)));
-    }
-
-    /// The executor of a kind.
-    pub(super) fn executor(&self, kind: ExecutorKind) -> Option<&Arc<dyn Executor>> {
-        self.executors.iter().find(|executor| executor.kind() == kind)
-    }
-
-    /// The executor that knows a slot.
-    pub(super) fn executor_of(&self, slot: &SlotId) -> Option<&Arc<dyn Executor>> {
-        self.executors.iter().find(|executor| executor.inventory().contains_key(slot))
     }
 }
 
@@ -154,25 +145,16 @@ fn name(effect: &Effect) -> String {
 
 async fn act(inner: &Arc<Inner>, effect: Effect) -> Result<(), ActError> {
     let works = &inner.works;
-    let missing = |what: String| ActError::Failed(format!("{what} has no executor on this node"));
+    let instances =
+        || works.instances.as_ref().ok_or_else(|| ActError::Failed("nothing runs on this node".to_owned()));
     match effect {
-        Effect::Start(start) => {
-            let kind = start.spec.workload.executor();
-            works.executor(kind).ok_or_else(|| missing(start.id.to_string()))?.start(start).await
-        }
-        Effect::Stop(stop) => {
-            // An empty slot that nobody knows has its token raised where processes are kept.
-            let known = works.executor_of(&stop.slot).or_else(|| works.executors.first());
-            known.ok_or_else(|| missing(stop.slot.to_string()))?.stop(stop).await
-        }
+        Effect::Start(start) => instances()?.start(start).await,
+        Effect::Stop(stop) => instances()?.stop(stop).await,
         Effect::Renew { valid_until, .. } => {
             let margin = inner.state().cluster.settings.terms.kill_margin;
             works.guard.renew(valid_until, margin).await
         }
-        Effect::Forget { slot } => match works.executor_of(&slot) {
-            Some(executor) => executor.forget(slot).await,
-            None => Ok(()),
-        },
+        Effect::Forget { slot } => instances()?.forget(slot).await,
         Effect::Fetch(fetch) => {
             transfer::fetch(inner, fetch).await;
             Ok(())

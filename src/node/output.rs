@@ -74,12 +74,9 @@ pub(super) fn follow_here(inner: Arc<Inner>, ask: AskOutput) -> mpsc::Receiver<O
     tokio::spawn(async move {
         let mut from = if ask.tail == 0 { LogFrom::Oldest } else { LogFrom::Tail(ask.tail) };
         while !send.is_closed() {
-            let Some(executor) = inner.works.executor_of(&ask.slot).or_else(|| inner.works.executors.first())
-            else {
-                break;
-            };
+            let Some(instances) = &inner.works.instances else { break };
             let query = LogQuery { from, max_bytes: PIECE };
-            let chunk = match executor.logs(ask.slot.clone(), query).await {
+            let chunk = match instances.logs(ask.slot.clone(), query).await {
                 Ok(chunk) => chunk,
                 Err(error) => {
                     // A reader that left needs no reason.

@@ -28,11 +28,11 @@ use super::port::Port;
 use super::server::{BulkServer, ClusterServer};
 use super::wire::MAX_BYTES;
 use super::{announce, answer, control, effects, fencing, health, heartbeat, reach, relay, show, survey};
-use crate::executors::ProcessExecutor;
+use crate::executors::{Instances, drivers};
 use crate::guard::{GuardClient, GuardOptions};
 use crate::host;
 use crate::layout::Layout;
-use crate::ports::{Executor, NodePort};
+use crate::ports::NodePort;
 use crate::probes::HostProbe;
 use crate::raft::{RaftLimits, RaftNode, RaftOptions, RaftTiming};
 use crate::transport::{self, Datagrams, Dialer, Epochs, GuestLimits, Secret, SecretLayer, Serving};
@@ -209,21 +209,22 @@ fn build(
     };
     work.block_on(guard.ready(GUARD_WITHIN))?;
     let held_until = Some(guard.status().borrow().held_until).filter(|until| until.0 > 0);
-    let executors: Vec<Arc<dyn Executor>> = if options.config.witness {
-        Vec::new()
+    let instances = if options.config.witness {
+        None
     } else {
         let _context = work.enter();
-        let process = ProcessExecutor::begin(guard.clone(), layout.clone(), identity.node.clone());
+        let node = identity.node.clone();
+        let instances = Instances::begin(guard.clone(), drivers(), layout.clone(), node);
         // Before the guard was asked, an empty inventory would read as if nothing ran here.
-        if !work.block_on(process.ready(GUARD_WITHIN)) {
+        if !work.block_on(instances.ready(GUARD_WITHIN)) {
             bail!("the guard did not tell what runs here within {} s", GUARD_WITHIN.as_secs());
         }
-        vec![Arc::new(process)]
+        Some(instances)
     };
     let stored = identity::lease_epoch(&options.data_dir)?;
     let (asks, asked) = mpsc::channel(1_024);
     let (relay, errands) = relay::relay();
-    let works = Works::new(layout, executors, guard, work.handle().clone());
+    let works = Works::new(layout, instances, guard, work.handle().clone());
     let datagrams = {
         let _context = control.enter();
         let bound = doors

@@ -4,9 +4,9 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use quorate::executors::ProcessExecutor;
+use quorate::executors::Instances;
 use quorate::guard::GuardClient;
-use quorate::ports::{Executor, LogFrom, LogQuery};
+use quorate::ports::{LogFrom, LogQuery};
 use quorate_core::effect::StartInstance;
 use quorate_core::ids::NodeId;
 use quorate_core::observation::{ExitKind, Health, InstancePhase, InstanceReport};
@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use crate::rig::{PATIENCE, QUORATE, Rig, alive, script, service, signal_process, slot, stop, until};
 
 /// The executor on the rig's guard, which it takes over.
-async fn executor(rig: &mut Rig) -> (ProcessExecutor, Arc<GuardClient>) {
+async fn executor(rig: &mut Rig) -> (Instances, Arc<GuardClient>) {
     let guard = Arc::new(rig.client.take().unwrap());
-    let executor = ProcessExecutor::begin(guard.clone(), rig.layout.clone(), NodeId::new("n1").unwrap());
+    let executor =
+        Instances::begin(guard.clone(), Vec::new(), rig.layout.clone(), NodeId::new("n1").unwrap());
     assert!(executor.ready(PATIENCE).await);
     (executor, guard)
 }
@@ -33,12 +34,12 @@ fn checked(name: &str, command: &[&str], health: Value) -> StartInstance {
     service(name, "1.5", command, json!({"health": check}), json!({}))
 }
 
-fn instance(executor: &ProcessExecutor, name: &str) -> Option<InstanceReport> {
+fn instance(executor: &Instances, name: &str) -> Option<InstanceReport> {
     executor.inventory().remove(&slot(name))?.instance
 }
 
 /// Waits for that health, by the executor's own wake-ups.
-async fn comes_to(executor: &ProcessExecutor, name: &str, health: Health) -> InstanceReport {
+async fn comes_to(executor: &Instances, name: &str, health: Health) -> InstanceReport {
     let mut changes = executor.changes();
     let seen = async {
         loop {
@@ -138,7 +139,7 @@ async fn an_exit_wakes_the_node_at_once_and_a_stop_is_seen_when_it_is_answered()
     executor.stop(stop("web", "1.6", 0)).await.unwrap();
     let slots = executor.inventory();
     assert_eq!((slots[&slot("web")].highest, &slots[&slot("web")].instance), ("1.6".parse().unwrap(), &None));
-    assert!(executor.facts().capabilities.contains(&"adopt".to_owned()));
+    assert!(executor.facts()[0].capabilities.contains(&"adopt".to_owned()));
     let query = LogQuery { from: LogFrom::Oldest, max_bytes: 1_000 };
     assert!(executor.logs(slot("web"), query).await.unwrap().bytes.is_empty());
 }
@@ -172,14 +173,14 @@ async fn with_the_guard_frozen_what_runs_is_unknown_and_known_again_after() {
     signal_process(guard_pid, Signal::STOP);
     until("it is unknown", async || {
         let unknown = matches!(instance(&executor, "web")?.phase, InstancePhase::Unknown(_));
-        (unknown && executor.facts().unavailable.is_some()).then_some(())
+        (unknown && executor.facts()[0].unavailable.is_some()).then_some(())
     })
     .await;
     assert!(!guard.report().answering && alive(pid));
     signal_process(guard_pid, Signal::CONT);
     until("it is known", async || {
         (instance(&executor, "web")?.phase == InstancePhase::Running
-            && executor.facts().unavailable.is_none())
+            && executor.facts()[0].unavailable.is_none())
         .then_some(())
     })
     .await;

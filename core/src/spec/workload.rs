@@ -347,6 +347,17 @@ impl Workload {
         }
     }
 
+    /// The folder of the host it runs in, if its description names one.
+    pub fn working_dir(&self) -> Option<&str> {
+        match self {
+            Workload::Process(one) => one.working_dir.as_deref(),
+            Workload::Unit(UnitWorkload { source: UnitSource::Transient { working_dir, .. }, .. }) => {
+                working_dir.as_deref()
+            }
+            Workload::Container(_) | Workload::Unit(_) | Workload::Machine(_) => None,
+        }
+    }
+
     /// Ports of the host that one instance takes for itself.
     pub fn host_ports(&self) -> &[PortMapping] {
         match self {
