@@ -1,5 +1,7 @@
 //! Finds the word somebody probably meant. Knows nothing of where the words come from.
 
+use std::cmp::Reverse;
+
 /// The closest of `known` to `word`, if it is close enough to be a slip.
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     // Longer words are nobody's slip, and the cost of comparing grows with their length.
@@ -7,8 +9,10 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
         return None;
     }
     let lower = word.to_lowercase();
-    let best = known.iter().map(|other| (distance(&lower, other), *other)).min()?;
-    (best.0 <= (lower.chars().count() / 3).max(1)).then_some(best.1)
+    // Of equally close ones the one that begins alike: people cut words short at their ends.
+    let alike = |other: &str| lower.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
+    let best = known.iter().map(|other| (distance(&lower, other), Reverse(alike(other)), *other)).min()?;
+    (best.0 <= (lower.chars().count() / 3).max(1)).then_some(best.2)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours that turn one word into the other.
@@ -43,6 +47,7 @@ mod tests {
         assert_eq!(nearest("prioirty", &known), Some("priority"));
         assert_eq!(nearest("Placement", &known), Some("placement"));
         assert_eq!(nearest("image", &known), None);
+        assert_eq!(nearest("mem_limit", &["cpu_limit", "memory_limit"]), Some("memory_limit"));
         assert_eq!(nearest(&"replicas".repeat(1000), &known), None);
     }
 }

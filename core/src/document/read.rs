@@ -246,13 +246,25 @@ impl<'a> Field<'a> {
 
     /// A mapping with known keys; each other one is noted, with the nearest known.
     pub fn fields(&self, known: &[&str]) -> Option<Fields<'a>> {
+        self.fields_but(known, |_| None)
+    }
+
+    /// A mapping with known keys; each other one is noted: with the words and the remedy that `foreign` has for
+    /// it, or else with the nearest known.
+    pub fn fields_but(
+        &self,
+        known: &[&str],
+        foreign: impl Fn(&str) -> Option<(String, String)>,
+    ) -> Option<Fields<'a>> {
         let Value::Map(entries) = &self.node.value else { return self.wrong_kind("a mapping") };
         for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
-            let remedy = match nearest(&entry.key, known) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("the keys here are {}", known.join(", ")),
-            };
-            let message = format!("the key {} is unknown", shown(&entry.key));
+            let (message, remedy) = foreign(&entry.key).unwrap_or_else(|| {
+                let remedy = match nearest(&entry.key, known) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("the keys here are {}", known.join(", ")),
+                };
+                (format!("the key {} is unknown", shown(&entry.key)), remedy)
+            });
             self.fail_at(entry.place, self.below(entry).path, message, remedy);
         }
         Some(Fields { entries, field: self.clone() })

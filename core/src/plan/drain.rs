@@ -141,7 +141,7 @@ fn begin(desk: &mut Desk<'_>, drain: &DrainRecord, slot: &SlotId, round: &Round)
     let wish = Wish { leave: Some(&drain.node), ..Wish::anywhere(slot, &service.spec) };
     let choice = place(desk, &wish).map_err(|refusals| WaitCause::NoNodeFits { refusals })?;
     // Counted until the migration itself chooses, in the next pass.
-    desk.room.take(slot, &choice.node, service.spec.resources);
+    desk.room.take(slot, &choice.node, &service.spec);
     desk.moving.insert(slot.clone(), OperationId(u64::MAX));
     Ok(())
 }

@@ -123,7 +123,7 @@ pub(super) fn grant(
     }
     let Some(record) = desk.record(node).filter(|_| desk.decide(slot)) else { return };
     if operation.is_none() {
-        desk.room.take(slot, node, service.spec.resources);
+        desk.room.take(slot, node, &service.spec);
     }
     desk.granting.insert(slot.clone(), node.clone());
     desk.command(Command::Grant {

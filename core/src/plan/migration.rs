@@ -161,7 +161,7 @@ fn choose(desk: &mut Desk<'_>, it: &Move<'_>, wanted: Option<&NodeId>) {
     let wish = Wish { only: wanted, leave: Some(source), ..Wish::anywhere(it.slot(), &it.service.spec) };
     match (place(desk, &wish), wanted) {
         (Ok(choice), _) => {
-            desk.room.take(it.slot(), &choice.node, it.service.spec.resources);
+            desk.room.take(it.slot(), &choice.node, &it.service.spec);
             it.step(desk, OperationStep::Prepare { target: choice.node });
         }
         (Err(refusals), Some(wanted)) => {

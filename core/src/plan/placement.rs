@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::desk::Desk;
 use crate::ids::{NodeId, ServiceName, SlotId};
@@ -17,6 +18,8 @@ pub(super) struct Room {
     nodes: BTreeMap<NodeId, Promised>,
     /// Copies that are to come: this pass's grants and the places that migrations keep free.
     coming: BTreeMap<ServiceName, Vec<(u32, NodeId)>>,
+    /// Who has, or is to have, something that only one instance on a host can have: ports, units of the host.
+    alone: BTreeMap<NodeId, Vec<(SlotId, Arc<ServiceSpec>)>>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -27,7 +30,12 @@ struct Promised {
 
 /// What a claim's copy takes on its node.
 pub(super) fn resources_of(state: &State, slot: &SlotId, claim: &Claim) -> Resources {
-    state.services.get(&slot.service).map_or_else(Resources::default, |s| s.spec_of(claim.version).resources)
+    spec_of(state, slot, claim).map_or_else(Resources::default, |spec| spec.resources)
+}
+
+/// What a claim's copy was started by.
+fn spec_of<'a>(state: &'a State, slot: &SlotId, claim: &Claim) -> Option<&'a Arc<ServiceSpec>> {
+    state.services.get(&slot.service).map(|service| service.spec_of(claim.version))
 }
 
 impl Room {
@@ -36,7 +44,10 @@ impl Room {
         let mut room = Self::default();
         for (slot, record) in state.slots.iter() {
             for claim in &record.claims {
-                room.add(&claim.node, resources_of(state, slot, claim));
+                match spec_of(state, slot, claim) {
+                    Some(spec) => room.add(slot, &claim.node, spec),
+                    None => room.promise(&claim.node, Resources::default()),
+                }
             }
         }
         for operation in state.operations.values().filter(|operation| operation.ended.is_none()) {
@@ -53,12 +64,19 @@ impl Room {
         let claims = state.slots.get(&migration.slot).map_or(&[][..], |slot| slot.claims.as_slice());
         for node in [migration.target.as_ref(), Some(&migration.source)].into_iter().flatten() {
             if !claims.iter().any(|claim| claim.node == *node) {
-                self.take(&migration.slot, node, service.spec.resources);
+                self.take(&migration.slot, node, &service.spec);
             }
         }
     }
 
-    fn add(&mut self, node: &NodeId, resources: Resources) {
+    fn add(&mut self, slot: &SlotId, node: &NodeId, spec: &Arc<ServiceSpec>) {
+        self.promise(node, spec.resources);
+        if spec.workload.claims_of_host() {
+            self.alone.entry(node.clone()).or_default().push((slot.clone(), spec.clone()));
+        }
+    }
+
+    fn promise(&mut self, node: &NodeId, resources: Resources) {
         let promised = self.nodes.entry(node.clone()).or_default();
         promised.resources.cpu = CpuMillis(promised.resources.cpu.0.saturating_add(resources.cpu.0));
         promised.resources.memory = MemoryMib(promised.resources.memory.0.saturating_add(resources.memory.0));
@@ -66,9 +84,22 @@ impl Room {
     }
 
     /// Counts a copy that is to come.
-    pub fn take(&mut self, slot: &SlotId, node: &NodeId, resources: Resources) {
-        self.add(node, resources);
+    pub fn take(&mut self, slot: &SlotId, node: &NodeId, spec: &Arc<ServiceSpec>) {
+        self.add(slot, node, spec);
         self.coming.entry(slot.service.clone()).or_default().push((slot.ordinal, node.clone()));
+    }
+
+    /// What another slot has on a node that this one would need for itself. What a slot has there itself is no
+    /// hindrance: it comes back to it, and its older claim ends before it starts again.
+    fn taken(&self, slot: &SlotId, node: &NodeId, spec: &ServiceSpec) -> Option<Refusal> {
+        if !spec.workload.claims_of_host() {
+            return None;
+        }
+        let others = self.alone.get(node)?.iter().filter(|(other, _)| other != slot);
+        let mut collisions = others.filter_map(|(other, theirs)| {
+            spec.workload.collision(&theirs.workload).map(|what| Refusal::Taken(what, other.clone()))
+        });
+        collisions.next()
     }
 
     /// What is still free on a node, where `own` of what is promised does not count.
@@ -251,6 +282,10 @@ fn fits(
     {
         return Err(Refusal::Spread(slot.clone()));
     }
+    if let Some(refusal) = desk.room.taken(wish.slot, node, wish.spec) {
+        return Err(refusal);
+    }
+    // Last: whoever lacks only room may have it made, see `preemption`.
     enough(desk, wish, node, record)
 }
 

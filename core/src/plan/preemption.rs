@@ -39,7 +39,8 @@ pub(super) fn make_room(
     service: &ServiceRecord,
     refusals: &[(NodeId, Refusal)],
 ) -> Option<String> {
-    // Room is looked at last: whoever lacks only that would take it.
+    // Room is looked at last: whoever lacks only that would take it. Nothing stops to free a port or a unit of the
+    // host: whoever has it is named in the refusal, and which of the two gives way is for people to say.
     let full = refusals.iter().filter(|(_, why)| matches!(why, Refusal::Cpu(..) | Refusal::Memory(..)));
     let offers = full.filter_map(|(node, _)| offer(desk, service, node));
     let Offer { node, victims } = offers.min_by(|a, b| a.cost().cmp(&b.cost()))?;
@@ -59,7 +60,7 @@ pub(super) fn make_room(
         }
     }
     // Nobody of less importance takes it meanwhile.
-    desk.room.take(slot, &node, service.spec.resources);
+    desk.room.take(slot, &node, &service.spec);
     let end = if stopping.len() == 1 { "stops" } else { "stop" };
     Some(format!("room is made on {node}: {} {end} first", stopping.join(", ")))
 }

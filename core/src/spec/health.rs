@@ -5,9 +5,9 @@ use crate::units::Millis;
 
 use super::parse::DAY;
 use super::process::command;
-use super::{HealthCheck, HealthProbe};
+use super::{ExecutorKind, HealthCheck, HealthProbe};
 
-pub(super) fn health(field: &Field<'_>) -> Option<HealthCheck> {
+pub(super) fn health(field: &Field<'_>, executor: Option<ExecutorKind>) -> Option<HealthCheck> {
     let keys =
         ["http", "tcp", "exec", "grpc", "interval", "timeout", "failures", "successes", "start_period"];
     let map = field.fields(&keys)?;
@@ -15,7 +15,7 @@ pub(super) fn health(field: &Field<'_>) -> Option<HealthCheck> {
     let count = |key, default| {
         map.get(key).map_or(Some(default), |field| field.whole(1..=1_000).and_then(|n| u32::try_from(n).ok()))
     };
-    let probe = probe(&map);
+    let probe = probe(&map, executor);
     let interval = length("interval", Millis(1_000), Millis(50));
     let timeout = length("timeout", Millis(500), Millis(10));
     let failures = count("failures", 3);
@@ -31,7 +31,7 @@ pub(super) fn health(field: &Field<'_>) -> Option<HealthCheck> {
     })
 }
 
-fn probe(map: &Fields<'_>) -> Option<HealthProbe> {
+fn probe(map: &Fields<'_>, executor: Option<ExecutorKind>) -> Option<HealthProbe> {
     let remedy = "write one of http, tcp, exec and grpc, such as http: {port: 8080, path: /healthz}";
     let given: Vec<_> =
         ["http", "tcp", "exec", "grpc"].iter().filter_map(|k| Some((*k, map.get(k)?))).collect();
@@ -46,6 +46,12 @@ fn probe(map: &Fields<'_>) -> Option<HealthProbe> {
         "exec" => &["command"],
         _ => &["port", "service"],
     };
+    if *kind == "exec" && executor.is_some_and(|kind| !kind.runs_programs()) {
+        return field.fail(
+            "nothing can be run inside of a virtual machine",
+            "ask with http, tcp or grpc, or remove health: then running is healthy",
+        );
+    }
     let map = field.fields(keys)?;
     let port = || match map.get("port") {
         Some(field) => field.whole(1..=65_535).and_then(|port| u16::try_from(port).ok()),

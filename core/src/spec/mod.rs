@@ -1,14 +1,22 @@
 //! What an operator asks for: a service, checked and complete. Parsing from YAML or JSON is `parse`;
 //! this file holds only the result, in which every default is filled in and nothing is left to guess.
 
+mod container;
 mod health;
+mod image;
+mod machine;
+mod mounts;
 mod outline;
 mod parse;
+mod ports;
 mod process;
 #[cfg(test)]
 mod tests;
+mod unit;
 mod words;
 mod workload;
+#[cfg(test)]
+mod workload_tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

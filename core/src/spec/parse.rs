@@ -7,12 +7,15 @@ use crate::document::{DocumentErrors, Faults, Field, Fields, Node, parse as pars
 use crate::ids::ServiceName;
 use crate::units::{CpuMillis, MemoryMib, Millis};
 
+use super::container::container;
 use super::health::health;
+use super::machine::machine;
 use super::process::process;
+use super::unit::unit;
 use super::words::{PRIORITIES, constraint, is_relative_inside, signal, span};
 use super::{
-    Affinity, ExecutorKind, Placement, Priority, Resources, RestartPolicy, RestartWhen, ServiceSpec, Spread,
-    StopPolicy, Workload,
+    Affinity, ContainerEngine, ExecutorKind, Placement, Priority, Resources, RestartPolicy, RestartWhen,
+    ServiceSpec, Spread, StopPolicy, UnitSource, UnitWorkload, Workload,
 };
 
 /// Copies of one service.
@@ -26,7 +29,7 @@ pub(super) const MAX_CPU_MILLIS: u32 = 1_024_000;
 pub(super) const MAX_MEMORY_MIB: u64 = 16 * 1024 * 1024;
 pub(super) const DAY: Millis = Millis(86_400_000);
 
-/// Every executor the specification knows, present or not.
+/// Every executor by name.
 pub const EXECUTORS: [&str; 5] = ["process", "docker", "podman", "systemd", "libvirt"];
 
 const KEYS: [&str; 14] = [
@@ -127,15 +130,13 @@ fn service(document: &Node, defaults: &SpecDefaults, faults: &Faults) -> Option<
     let priority = priority(&map, label_priority, defaults);
     let replicas = map.get("replicas").map_or(Some(1), |f| f.whole(0..=u64::from(MAX_REPLICAS)));
     let exclusive = map.get("exclusive").and_then(|field| field.flag());
-    let workload = executor(&map, defaults).and_then(|kind| match kind {
-        ExecutorKind::Process => process(&map).map(Workload::Process),
-        other => map.whole().fail(format!("the executor {other} is not in this build"), "use process"),
-    });
-    let state_dir = map.get("state").and_then(|field| state_dir(&field));
+    let executor = executor(&map, defaults);
+    let workload = executor.and_then(|kind| workload(&map, kind));
+    let state_dir = map.get("state").and_then(|field| state_dir(&field, workload.as_ref()));
     let resources = resources(&map, workload.as_ref());
     let placement = map.get("placement").map_or(Some(Placement::default()), |field| placement(&field));
-    let health = map.get("health").map(|field| health(&field));
-    let stop = stop(&map);
+    let health = map.get("health").map(|field| health(&field, executor));
+    let stop = stop(&map, executor);
     let restart = restart(&map);
     let keep = keep_on_isolation(&map, exclusive);
     Some(ServiceSpec {
@@ -201,23 +202,43 @@ fn priority(map: &Fields<'_>, label: Option<Field<'_>>, defaults: &SpecDefaults)
 }
 
 fn executor(map: &Fields<'_>, defaults: &SpecDefaults) -> Option<ExecutorKind> {
-    let field = map.get("executor");
-    let name = match &field {
-        Some(field) => field.word(&EXECUTORS.map(|name| (name, name)))?,
-        None => defaults.executor.as_str(),
-    };
-    if name == "process" {
-        return Some(ExecutorKind::Process);
+    if let Some(field) = map.get("executor") {
+        return field.word(&ExecutorKind::ALL.map(|kind| (kind.name(), kind)));
     }
-    let message = format!("the executor {name} is not in this build");
-    let remedy = "use process, the one that is";
-    field.as_ref().unwrap_or(map.whole()).fail(message, remedy)
+    let standard = ExecutorKind::ALL.into_iter().find(|kind| kind.name() == defaults.executor);
+    standard.or_else(|| {
+        let message = format!("the executor {:?}, the one by default, is unknown", defaults.executor);
+        map.whole().fail(message, "name one, such as executor: process")
+    })
 }
 
-fn state_dir(field: &Field<'_>) -> Option<String> {
+fn workload(map: &Fields<'_>, executor: ExecutorKind) -> Option<Workload> {
+    match executor {
+        ExecutorKind::Process => process(map).map(Workload::Process),
+        ExecutorKind::Docker => container(map, ContainerEngine::Docker).map(Workload::Container),
+        ExecutorKind::Podman => container(map, ContainerEngine::Podman).map(Workload::Container),
+        ExecutorKind::Systemd => unit(map).map(Workload::Unit),
+        ExecutorKind::Libvirt => machine(map).map(Workload::Machine),
+    }
+}
+
+fn state_dir(field: &Field<'_>, workload: Option<&Workload>) -> Option<String> {
     let map = field.fields(&["dir"])?;
     let Some(dir) = map.get("dir") else { return map.missing("dir", "write dir: data") };
     let text = dir.text(256)?;
+    let none = match workload {
+        Some(Workload::Machine(_)) => "a virtual machine",
+        Some(Workload::Unit(UnitWorkload { source: UnitSource::Existing(_), .. })) => {
+            "a unit that the host has already"
+        }
+        Some(Workload::Process(_) | Workload::Container(_) | Workload::Unit(_)) | None => "",
+    };
+    if !none.is_empty() {
+        return dir.fail(
+            format!("no folder of Quorate is given to {none}, so there is none to copy"),
+            "remove state, and keep what must move with it where every node reaches it",
+        );
+    }
     if is_relative_inside(&text) {
         return Some(text);
     }
@@ -266,12 +287,21 @@ fn affinity(item: &Field<'_>, remedy: &str) -> Option<Affinity> {
     Some(Affinity { constraint: constraint?, weight: i32::try_from(weight?).ok()? })
 }
 
-fn stop(map: &Fields<'_>) -> Option<StopPolicy> {
+fn stop(map: &Fields<'_>, executor: Option<ExecutorKind>) -> Option<StopPolicy> {
     let standard = StopPolicy { signal: 15, grace: Millis(10_000) };
     let Some(field) = map.get("stop") else { return Some(standard) };
     let map = field.fields(&["signal", "grace"])?;
     let remedy = "write a name such as SIGTERM or a number from 1 to 64";
-    let signal = map.get("signal").map_or(Some(standard.signal), |field| field.parsed(32, remedy, signal));
+    let signal = map.get("signal").map_or(Some(standard.signal), |field| {
+        let signal = field.parsed(32, remedy, signal)?;
+        if signal != standard.signal && executor.is_some_and(|kind| !kind.runs_programs()) {
+            return field.fail(
+                "a virtual machine takes no signals: it is asked to shut down by ACPI",
+                "remove signal, or write SIGTERM",
+            );
+        }
+        Some(signal)
+    });
     let grace = map.get("grace").map_or(Some(standard.grace), |field| field.length(Millis(0)..=DAY));
     Some(StopPolicy { signal: signal?, grace: grace? })
 }

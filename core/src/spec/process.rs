@@ -6,21 +6,17 @@ use crate::document::{Field, Fields};
 use crate::units::{CpuMillis, MemoryMib};
 
 use super::parse::{MAX_CPU_MILLIS, MAX_MEMORY_MIB};
-use super::words::environment_name;
+use super::words::{MAX_PATH_BYTES, environment_name, is_account};
 use super::{Limits, ProcessWorkload};
 
 const MAX_ARGUMENTS: usize = 256;
 const MAX_BYTES: usize = 64 * 1024;
-const MAX_PATH_BYTES: usize = 4_096;
 /// Bytes per second.
 const MAX_IO_BYTES: u64 = 1 << 50;
 
 pub(super) fn process(map: &Fields<'_>) -> Option<ProcessWorkload> {
     let keys = [&["command", "environment", "working_dir", "user"][..], &LIMIT_KEYS].concat();
-    let Some(field) = map.get("spec") else {
-        return map.missing("spec", "write spec: {command: [program, argument]}");
-    };
-    let map = field.fields(&keys)?;
+    let map = described(map, &keys, "write spec: {command: [program, argument]}")?;
     let command = match map.get("command") {
         Some(field) => command(&field),
         None => map.missing("command", "write command: [program, argument]"),
@@ -34,15 +30,7 @@ pub(super) fn process(map: &Fields<'_>) -> Option<ProcessWorkload> {
             Some(text)
         }
     });
-    let user = optional(map.get("user"), |field| {
-        let text = field.text(64)?;
-        let good = |c: char| c.is_ascii_alphanumeric() || "_-.$".contains(c);
-        if text.is_empty() || text.starts_with('-') || !text.chars().all(good) {
-            return field
-                .fail(format!("{text:?} is not an account"), "name an account of the node or its number");
-        }
-        Some(text)
-    });
+    let user = optional(map.get("user"), |field| account(&field));
     let limits = limits(&map);
     Some(ProcessWorkload {
         command: command?,
@@ -51,6 +39,23 @@ pub(super) fn process(map: &Fields<'_>) -> Option<ProcessWorkload> {
         user: user?,
         limits: limits?,
     })
+}
+
+/// The mapping `spec` with the keys that its executor knows.
+pub(super) fn described<'a>(map: &Fields<'a>, keys: &[&str], remedy: &str) -> Option<Fields<'a>> {
+    match map.get("spec") {
+        Some(field) => field.fields(keys),
+        None => map.missing("spec", remedy),
+    }
+}
+
+/// An account of the host.
+pub(super) fn account(field: &Field<'_>) -> Option<String> {
+    let text = field.text(64)?;
+    if is_account(&text) {
+        return Some(text);
+    }
+    field.fail(format!("{text:?} is not an account"), "name an account of the node or its number")
 }
 
 /// The keys of `limits`.

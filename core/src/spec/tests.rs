@@ -19,16 +19,16 @@ restart: {policy: always, backoff: 1s..60s}
 on_isolation: keep
 "#;
 
-fn one(text: &str) -> ServiceSpec {
+pub(super) fn one(text: &str) -> ServiceSpec {
     parse_one(text, &SpecDefaults::default()).unwrap_or_else(|errors| panic!("{errors}\n{text}"))
 }
 
-fn errors(text: &str) -> Vec<SpecError> {
+pub(super) fn errors(text: &str) -> Vec<SpecError> {
     parse(text, &SpecDefaults::default()).expect_err(text).0
 }
 
 /// The only error of the text.
-fn error(text: &str) -> SpecError {
+pub(super) fn error(text: &str) -> SpecError {
     let mut errors = errors(text);
     assert_eq!(errors.len(), 1, "{errors:?}");
     errors.remove(0)
@@ -114,15 +114,6 @@ fn all_errors_of_a_text_are_told_at_once_in_order() {
         found.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(),
         ["spec.command", "spec.memory_limit"]
     );
-}
-
-#[test]
-fn executors_that_are_not_built_in_are_refused_by_name() {
-    for name in ["docker", "podman", "systemd", "libvirt"] {
-        let error = error(&format!("name: a\nexecutor: {name}\nspec: {{image: x}}\n"));
-        assert_eq!(error.message, format!("the executor {name} is not in this build"));
-        assert!(error.remedy.contains("process"), "{error}");
-    }
 }
 
 #[test]

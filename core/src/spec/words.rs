@@ -101,3 +101,36 @@ pub(super) fn environment_name(name: &str) -> Result<(), String> {
 pub(super) fn is_relative_inside(path: &str) -> bool {
     !path.is_empty() && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
+
+/// Bytes of a path.
+pub(super) const MAX_PATH_BYTES: usize = 4_096;
+/// What to write where [`absolute`] refuses.
+pub(super) const ABSOLUTE_REMEDY: &str = "write an absolute path without .., such as /srv/data";
+
+/// An absolute path in the one way it is written here: no empty parts, no `.`; one with `..` is refused.
+pub(super) fn absolute(path: &str) -> Result<String, String> {
+    if !path.starts_with('/') {
+        return Err(format!("{} is not an absolute path", shown(path)));
+    }
+    if path.chars().any(char::is_control) {
+        return Err(format!("{} holds a control character", shown(path)));
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.contains(&"..") {
+        return Err(format!("{} leads upwards by ..", shown(path)));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// A name that engines take for volumes and networks.
+pub(super) fn is_engine_name(name: &str) -> bool {
+    name.len() <= 255
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
+/// A name or number that an account may have.
+pub(super) fn is_account(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "_-.$".contains(c);
+    !name.is_empty() && !name.starts_with('-') && name.chars().all(good)
+}

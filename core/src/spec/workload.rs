@@ -57,6 +57,16 @@ impl ExecutorKind {
             ExecutorKind::Libvirt => "libvirt",
         }
     }
+
+    /// Can it run a program inside of an instance, and send it a signal?
+    pub fn runs_programs(self) -> bool {
+        match self {
+            ExecutorKind::Process | ExecutorKind::Docker | ExecutorKind::Podman | ExecutorKind::Systemd => {
+                true
+            }
+            ExecutorKind::Libvirt => false,
+        }
+    }
 }
 
 impl fmt::Display for ExecutorKind {
@@ -363,6 +373,52 @@ impl Workload {
         match self {
             Workload::Container(one) => &one.ports,
             Workload::Process(_) | Workload::Unit(_) | Workload::Machine(_) => &[],
+        }
+    }
+
+    /// A unit of the host that it runs: of each there is one on a host.
+    pub fn host_unit(&self) -> Option<&str> {
+        match self {
+            Workload::Unit(UnitWorkload { source: UnitSource::Existing(name), .. }) => Some(name),
+            Workload::Unit(_) | Workload::Process(_) | Workload::Container(_) | Workload::Machine(_) => None,
+        }
+    }
+
+    /// Does it take something of its host that no other instance there can have?
+    pub fn claims_of_host(&self) -> bool {
+        !self.host_ports().is_empty() || self.host_unit().is_some()
+    }
+
+    /// What an instance of this one would take of a host although an instance of the other has it, in words.
+    pub fn collision(&self, other: &Workload) -> Option<String> {
+        let taken = |port: &&PortMapping| other.host_ports().iter().any(|theirs| theirs.overlaps(port));
+        let port = self.host_ports().iter().find(taken).map(|port| format!("port {}", port.on_host()));
+        let unit = self.host_unit().filter(|unit| other.host_unit() == Some(unit));
+        port.or_else(|| unit.map(|unit| format!("unit {unit}")))
+    }
+
+    /// What it cannot run without and does not have, with the remedy. A description that was read has it all.
+    pub fn lacks(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Workload::Process(one) if one.command.is_empty() => {
+                Some(("no command", "name a program in spec.command"))
+            }
+            Workload::Container(one) if one.image.is_empty() => Some(("no image", "name one in spec.image")),
+            Workload::Unit(UnitWorkload { source: UnitSource::Existing(name), .. }) if name.is_empty() => {
+                Some(("no unit", "name a service of the hosts in spec.unit"))
+            }
+            Workload::Unit(UnitWorkload { source: UnitSource::Transient { command, .. }, .. })
+                if !command.first().is_some_and(|program| program.starts_with('/')) =>
+            {
+                Some(("no command with a full path", "name a program by its full path in spec.command"))
+            }
+            Workload::Machine(one) if !one.image.starts_with('/') => {
+                Some(("no image with a full path", "name one in spec.vm_image"))
+            }
+            Workload::Machine(one) if one.memory == MemoryMib(0) || one.cpus == 0 => {
+                Some(("no memory or no processor", "give it some by spec.vm_memory and spec.vm_cpus"))
+            }
+            Workload::Process(_) | Workload::Container(_) | Workload::Unit(_) | Workload::Machine(_) => None,
         }
     }
 }

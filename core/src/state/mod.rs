@@ -374,6 +374,8 @@ pub enum Refusal {
     Spread(SlotId),
     /// Not the node that was asked for.
     NotWanted(NodeId),
+    /// Another instance has what only one on a host can have: a port, or a unit of the host.
+    Taken(String, SlotId),
 }
 
 impl fmt::Display for Refusal {
@@ -389,6 +391,7 @@ impl fmt::Display for Refusal {
             Refusal::Constraint(rule, None) => format!("{rule} does not hold: it has no such label"),
             Refusal::Spread(slot) => format!("{slot} is there already"),
             Refusal::NotWanted(node) => format!("{node} was asked for"),
+            Refusal::Taken(what, slot) => format!("{what} is taken there by {slot}"),
         };
         f.pad(&text)
     }

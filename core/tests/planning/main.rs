@@ -11,4 +11,5 @@ mod preemption;
 mod previews;
 mod random;
 mod recovery;
+mod workloads;
 mod world;

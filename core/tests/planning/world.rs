@@ -14,7 +14,7 @@ use quorate_core::ids::{
 use quorate_core::observation::{
     ExecutorFact, FenceOutcome, FenceReport, GuardReport, Health, Heard, InstancePhase, InstanceReport,
     InstanceUsage, MissingTool, NodeReport, NodeUsage, Observed, RaftObserved, SlotReport, TransferOutcome,
-    TransferReport,
+    TransferReport, Unavailable,
 };
 use quorate_core::plan::plan;
 use quorate_core::reach::{KnownRow, LinkReport, Reach, Row};
@@ -172,9 +172,22 @@ impl World {
     }
 
     pub fn deploy_command(&self, text: &str) -> Command {
-        let text = format!("spec: {{command: [run]}}\n{text}");
-        let spec = parse_one(&text, &SpecDefaults::default()).unwrap();
+        self.deploy_whole(&format!("spec: {{command: [run]}}\n{text}"))
+    }
+
+    /// The deployment of a service whose description says what it runs.
+    pub fn deploy_whole(&self, text: &str) -> Command {
+        let spec = parse_one(text, &SpecDefaults::default()).unwrap_or_else(|errors| panic!("{errors}"));
         Command::Deploy { spec: Arc::new(spec) }
+    }
+
+    /// A node has this executor from now on, or has it and cannot use it because of this.
+    pub fn executor(&mut self, name: &str, kind: ExecutorKind, unavailable: Option<Unavailable>) {
+        let fact = ExecutorFact { kind, version: "1".to_owned(), capabilities: Vec::new(), unavailable };
+        self.reports(name, |report| {
+            report.executors.retain(|known| known.kind != kind);
+            report.executors.push(fact);
+        });
     }
 
     pub fn plan(&self) -> Plan {

@@ -133,6 +133,7 @@ fn holds(state: &State, hosts: &[Host], slot: &SlotId, node: &NodeId, refusal: &
     match refusal {
         Refusal::Witness => record.witness,
         Refusal::Cordoned => record.leaving,
+        Refusal::Taken(_, by) => others().any(|process| process.slot == *by),
         Refusal::Spread(_) => others().any(|process| process.slot.service == slot.service),
         Refusal::Cpu(wanted, _) => {
             let taken: u32 = others().map(|process| process.spec.resources.cpu.0).sum();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Entry, Outcome, limits, not_found, refused};
 use crate::event::Event;
 use crate::ids::{Revision, ServiceName, SlotId, Version};
-use crate::spec::{ServiceSpec, Workload};
+use crate::spec::ServiceSpec;
 use crate::state::{
     OperationKind, OperationResult, Rejection, Reply, RolloutRecord, ServiceRecord, SlotRecord, State,
     VersionRecord, codec,
@@ -247,8 +247,8 @@ impl Entry<'_> {
                 "set `on_isolation: by_priority`, or `exclusive: false`",
             ));
         }
-        if matches!(&spec.workload, Workload::Process(process) if process.command.is_empty()) {
-            return Err(refused(format!("{name} has no command"), "name a program in spec.command"));
+        if let Some((what, remedy)) = spec.workload.lacks() {
+            return Err(refused(format!("{name} has {what}"), remedy));
         }
         if spec.replicas > limits::REPLICAS {
             let remedy = "use fewer copies, or several services";
@@ -294,4 +294,79 @@ fn trim_versions(state: &State, name: &ServiceName, record: &mut ServiceRecord) 
 
 fn limit(what: &str, limit: u64, remedy: &str) -> Rejection {
     Rejection::Limit { what: what.to_owned(), limit, remedy: remedy.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testkit::{Cluster, service};
+    use crate::command::Command;
+    use crate::spec::{ServiceSpec, SpecDefaults, UnitSource, UnitWorkload, Workload, parse_one};
+    use crate::state::OperationKind;
+    use crate::units::MemoryMib;
+    use std::sync::Arc;
+
+    fn spec(executor: &str, spec: &str) -> ServiceSpec {
+        let text = format!("name: web\nexecutor: {executor}\nspec: {{{spec}}}\n");
+        parse_one(&text, &SpecDefaults::default()).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    fn deploy(spec: ServiceSpec) -> Command {
+        Command::Deploy { spec: Arc::new(spec) }
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused_whoever_sends_it() {
+        let unit = |source| Workload::Unit(UnitWorkload { source, limits: Default::default() });
+        let transient = |command: &[&str]| {
+            let command = command.iter().map(|&word| word.to_owned()).collect();
+            UnitSource::Transient { command, environment: Default::default(), working_dir: None, user: None }
+        };
+        let machine = |change: fn(&mut crate::spec::MachineWorkload)| {
+            let Workload::Machine(mut vm) = spec("libvirt", "vm_image: /a, vm_memory: 16").workload else {
+                panic!("no machine")
+            };
+            change(&mut vm);
+            Workload::Machine(vm)
+        };
+        let Workload::Process(mut process) = spec("process", "command: [run]").workload else {
+            panic!("no process")
+        };
+        process.command.clear();
+        let Workload::Container(mut container) = spec("docker", "image: a").workload else {
+            panic!("no container")
+        };
+        container.image.clear();
+        let cases = [
+            (Workload::Process(process), "web has no command"),
+            (Workload::Container(container), "web has no image"),
+            (unit(UnitSource::Existing(String::new())), "web has no unit"),
+            (unit(transient(&[])), "web has no command with a full path"),
+            (unit(transient(&["job"])), "web has no command with a full path"),
+            (machine(|vm| vm.image.clear()), "web has no image with a full path"),
+            (machine(|vm| vm.memory = MemoryMib(0)), "web has no memory or no processor"),
+            (machine(|vm| vm.cpus = 0), "web has no memory or no processor"),
+        ];
+        let mut c = Cluster::of(&["n1"]);
+        for (workload, words) in cases {
+            let lacking = ServiceSpec { workload, ..spec("process", "command: [run]") };
+            let refusal = c.refused(deploy(lacking));
+            assert!(refusal.contains(words) && refusal.contains("spec."), "{refusal}");
+        }
+        assert!(c.state.services.is_empty());
+    }
+
+    #[test]
+    fn another_executor_is_a_new_version_that_is_rolled_out() {
+        let mut c = Cluster::of(&["n1"]);
+        c.deploy("web", "");
+        c.grant("web/0", "n1");
+        c.ok(deploy(spec("podman", "image: web")));
+        let record = c.state.services.get(&service("web")).unwrap();
+        assert_eq!(record.version.0, 2);
+        let rolls =
+            |kind: &OperationKind| matches!(kind, OperationKind::Rollout(rollout) if rollout.total == 1);
+        assert!(c.state.operations.values().any(|operation| rolls(&operation.kind)));
+        c.ok(deploy(spec("docker", "image: web")));
+        assert_eq!(c.state.services.get(&service("web")).unwrap().version.0, 3, "Docker is not Podman");
+    }
 }

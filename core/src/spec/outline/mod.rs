@@ -1,12 +1,15 @@
 //! A service as canonical text, which reads back as the same service, and the differences between two.
 
+mod workload;
+
 use crate::document::{Outline, list, text};
 use crate::units::{CpuMillis, Millis};
 
+use self::workload::workload_outline;
 use super::words::signal_name;
 use super::{
-    Affinity, Constraint, HealthCheck, HealthProbe, Limits, Placement, ProcessWorkload, RestartPolicy,
-    RestartWhen, ServiceSpec, Spread, Workload,
+    Affinity, Constraint, HealthCheck, HealthProbe, Placement, RestartPolicy, RestartWhen, ServiceSpec,
+    Spread,
 };
 
 /// One field that differs between two services.
@@ -102,33 +105,6 @@ fn length(value: Millis) -> Outline {
 fn cores(value: CpuMillis) -> Outline {
     let digits = format!("{}.{:03}", value.0 / 1000, value.0 % 1000);
     bare(digits.trim_end_matches('0').trim_end_matches('.'))
-}
-
-fn workload_outline(workload: &Workload) -> Outline {
-    match workload {
-        Workload::Process(process) => process_outline(process),
-        Workload::Container(_) | Workload::Unit(_) | Workload::Machine(_) => Outline::Map(Vec::new()),
-    }
-}
-
-fn limits_outline(out: &mut Pairs, limits: Limits) {
-    out.maybe("cpu_limit", limits.cpu.map(cores));
-    out.maybe("memory_limit", limits.memory.map(|memory| bare(memory.0)));
-    out.maybe("memory_high", limits.memory_high.map(|memory| bare(memory.0)));
-    out.maybe("pids_limit", limits.pids.map(bare));
-    out.maybe("io_read_limit", limits.io_read.map(bare));
-    out.maybe("io_write_limit", limits.io_write.map(bare));
-}
-
-fn process_outline(process: &ProcessWorkload) -> Outline {
-    let mut out = Pairs::default();
-    out.put("command", list(&process.command));
-    let environment = process.environment.iter().map(|(key, value)| (key.clone(), text(value)));
-    out.put("environment", Outline::Map(environment.collect()));
-    out.maybe("working_dir", process.working_dir.as_ref().map(text));
-    out.maybe("user", process.user.as_ref().map(text));
-    limits_outline(&mut out, process.limits);
-    out.done()
 }
 
 fn placement_outline(placement: &Placement) -> Outline {
