@@ -6,7 +6,8 @@
 #
 # Parts: nextest (test runner), cgroups (limits on processes), etcd (the peer of `bench`), deny (cargo-deny),
 # fencing (ClusterLabs fence agents and OpenIPMI's simulator), docker (a node inside of a container),
-# netns (real cuts between network namespaces), faketime (wall clocks that jump).
+# netns (real cuts between network namespaces), faketime (wall clocks that jump), systemd (hosts of their own with
+# systemd as init, made from Debian's archive into $QUORATE_PARTS, /var/tmp/quorate-test-parts by default).
 # With CI=true the lock file must be current and the runner is a required part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,9 +45,9 @@ has_cgroups() {
 
 for part in ${require//,/ }; do
   case "$part" in
-    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime) ;;
+    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime | systemd) ;;
     *)
-      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime\n' "$part" >&2
+      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime, systemd\n' "$part" >&2
       exit 2
       ;;
   esac
@@ -81,6 +82,13 @@ if { required faketime || [ "$ci" = true ]; } && ! has_faketime; then
   apt_install libfaketime || true
 fi
 has_faketime || absent faketime "not installed; Debian has it as libfaketime"
+if required systemd && [ "$(id -u)" = 0 ]; then
+  command -v debootstrap >/dev/null || apt_install debootstrap debian-archive-keyring || true
+  command -v nsenter >/dev/null || apt_install util-linux || true
+  tests/parts/unit-root.sh >/dev/null || true
+fi
+[ -e "${QUORATE_PARTS:-/var/tmp/quorate-test-parts}/unit-root/.done" ] ||
+  absent systemd "no files of a host to start; run tests/parts/unit-root.sh as root"
 docker version >/dev/null 2>&1 || absent docker "no engine answers"
 has_cgroups || absent cgroups "neither a version 2 tree nor the version 1 controllers are mounted"
 [ -w /sys/fs/cgroup ] && [ "$(id -u)" = 0 ] || absent cgroups "this account may make none; run as root"

@@ -40,8 +40,9 @@ pub(super) async fn start(
     let fact = engine
         .usable()
         .map_err(|why| ActError::Failed(format!("{}: {}; {}", start.id, why.why, why.remedy)))?;
+    let placing = engine.executor.placing(&fact, &start);
     let _starting = Starting::begin(shared, &run);
-    let Some(admitted) = shared.guard.admit(start.clone(), fact.placing.clone()).await? else {
+    let Some(admitted) = shared.guard.admit(start.clone(), placing).await? else {
         return Ok(());
     };
     shared.look().await;
@@ -58,7 +59,9 @@ pub(super) async fn start(
         why = called_off(shared, &run) => Err(why),
     };
     let outcome = match outcome {
-        Ok(pid) => shared.guard.begun(run.clone(), pid).await.map_err(|error| error.to_string()),
+        Ok(Some(pid)) => shared.guard.begun(run.clone(), pid).await.map_err(|error| error.to_string()),
+        // It was over at once: the next look at the engine finds how.
+        Ok(None) => Ok(()),
         Err(why) => Err(why),
     };
     match outcome {
@@ -78,7 +81,7 @@ async fn prepare_and_launch(
     engine: &Engine,
     start: &StartInstance,
     place: &Place,
-) -> Result<u32, String> {
+) -> Result<Option<u32>, String> {
     let run = RunId::of(start);
     let tell = |words: String| {
         shared.seen().starting.insert(run.clone(), words);

@@ -14,14 +14,16 @@ mod health;
 mod instances;
 mod pump;
 mod seen;
+mod systemd;
 
 use std::sync::Arc;
 
 pub use instances::Instances;
+pub use systemd::Systemd;
 
 use crate::ports::Executor;
 
 /// A driver for each engine that this build knows, whether this host has the engine or not.
 pub fn drivers() -> Vec<Arc<dyn Executor>> {
-    Vec::new()
+    vec![Arc::new(Systemd::new(None))]
 }

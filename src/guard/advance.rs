@@ -236,6 +236,10 @@ impl Keeper {
             return Err(ActError::Failed(text));
         }
         run.begin(pid);
+        // Whoever made the run may have set the limits of the group above it anew.
+        if let Some(group) = &run.group {
+            let _ = group.witness_memory(run.record.start.spec.workload.limits().memory);
+        }
         // Told to end while its engine was at it: it has no more time.
         if let Some(ending) = &mut run.record.ending {
             ending.kill_at = ending.kill_at.min(boot_now());
@@ -286,6 +290,7 @@ impl Keeper {
             group.remove();
         }
         self.second.note(id);
+        self.second.recover(id);
         self.journal.write(&format!("{}: ended, {}", run.record.start.id, describe(&reason)));
         // After a stop the slot is empty; otherwise the end stays on view until somebody acts on it.
         slot.record.ended = (!slot.record.stopped).then(|| Ended {

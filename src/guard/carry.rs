@@ -164,10 +164,11 @@ impl Keeper {
         group: Option<&Group>,
     ) -> anyhow::Result<RunRecord> {
         let node = self.node.clone().ok_or_else(|| anyhow::anyhow!("no node has introduced itself"))?;
-        if let Some(group) = group
-            && start.spec.workload.executor() == ExecutorKind::Process
-        {
-            group.limit(&start.spec.workload.limits())?;
+        let limits = start.spec.workload.limits();
+        match group {
+            Some(group) if start.spec.workload.executor() == ExecutorKind::Process => group.limit(&limits)?,
+            Some(group) => group.witness_memory(limits.memory)?,
+            None => {}
         }
         let record = RunRecord {
             start: start.clone(),
@@ -179,6 +180,7 @@ impl Keeper {
             started_at: wall_now(),
             started: boot_now(),
             memory_kills: group.map_or(0, Group::memory_kills),
+            memory_hits: group.map_or(0, Group::memory_hits),
             ending: None,
         };
         self.runs.save(&record)?;
@@ -274,6 +276,7 @@ impl Keeper {
             group.remove();
         }
         self.second.note(id);
+        self.second.recover(id);
         self.changed = true;
         self.answer(to, Err(error));
     }

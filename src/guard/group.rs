@@ -196,6 +196,26 @@ impl Group {
         }
     }
 
+    /// Has the group of an engine's count how often the memory limit is reached. In version 1 a kill is counted only
+    /// in the engine's own group below, which is gone with the run; so this one is made to be reached just before.
+    pub fn witness_memory(&self, limit: Option<MemoryMib>) -> io::Result<()> {
+        const PAGE: u64 = 4_096;
+        match (self.controllers.get(&Controller::Memory), limit) {
+            (Some(Tree::V1(folder)), Some(limit)) => {
+                set(folder, "memory.limit_in_bytes", &((limit.0 << 20) - PAGE).to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How often that was so.
+    pub fn memory_hits(&self) -> u64 {
+        match self.controllers.get(&Controller::Memory) {
+            Some(Tree::V1(folder)) => number(folder, "memory.failcnt").unwrap_or(0),
+            Some(Tree::V2(_)) | None => 0,
+        }
+    }
+
     /// Processor time so far.
     pub fn cpu(&self, now: BootMs) -> Option<CpuReading> {
         let used_us = match self.controllers.get(&Controller::CpuAccount)? {

@@ -85,6 +85,8 @@ pub struct RunRecord {
     pub started: BootMs,
     /// Kills for memory seen in its group before it started.
     pub memory_kills: u64,
+    /// How often its group had reached its memory limit before it started.
+    pub memory_hits: u64,
     /// Set once it is being ended.
     pub ending: Option<Ending>,
 }

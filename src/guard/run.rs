@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use quorate_core::effect::StartInstance;
 use quorate_core::observation::{ExitKind, ExitReason, InstanceUsage};
-use quorate_core::spec::{ExecutorKind, Workload};
+use quorate_core::spec::{ExecutorKind, UnitSource, UnitWorkload, Workload};
 use quorate_core::units::{BootMs, CpuMillis, MemoryMib, Millis};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -168,6 +168,8 @@ impl Run {
         match (main, &self.record.start.spec.workload) {
             (None, _) => {}
             (Some(main), Workload::Process(_)) => signal::send_to_group(main, signal),
+            // A unit of the host has a way of its own to stop, which its engine takes.
+            (Some(_), Workload::Unit(UnitWorkload { source: UnitSource::Existing(_), .. })) => {}
             // The main process of a container or unit ends the rest, or the engine does.
             (Some(main), Workload::Container(_) | Workload::Unit(_)) => signal::send(main, signal),
             // A signal would take the machine's power; its engine asks the guest.
@@ -227,8 +229,13 @@ impl Run {
         ExitReason { kind, code, signal }
     }
 
+    /// Did its engine see the kernel kill it over its memory limit, or did its group while nobody here killed it?
     fn told_oom(&self) -> bool {
-        matches!(&self.told, Some(EngineEnd::Exited(exit)) if exit.oom)
+        let hit = || self.group.as_ref().is_some_and(|group| group.memory_hits() > self.record.memory_hits);
+        match &self.told {
+            Some(EngineEnd::Exited(exit)) => exit.oom || (exit.signal == Some(libc::SIGKILL) && hit()),
+            Some(EngineEnd::NotStarted(_)) | None => false,
+        }
     }
 
     /// What it uses; processor time is measured anew at most twice a second.

@@ -123,6 +123,11 @@ impl Second {
         self.given_up.insert(slot.clone(), (why.to_owned(), now + ASKED_FOR));
     }
 
+    /// It is over with that instance.
+    pub fn recover(&mut self, slot: &SlotId) {
+        self.given_up.remove(slot);
+    }
+
     /// Forgets those that have no run and were not asked for of late.
     pub fn expire(&mut self, runs: impl Fn(&SlotId) -> bool, now: BootMs) {
         self.given_up.retain(|slot, (_, until)| runs(slot) || now < *until);

@@ -9,4 +9,5 @@ mod limits;
 mod output;
 mod rig;
 mod twin;
+mod units;
 mod workload;
