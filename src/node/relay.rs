@@ -17,12 +17,11 @@ use super::inner::Inner;
 use super::peers::{CallError, failed, pack, relay_to};
 use super::propose;
 use super::wire::{Forwarded, MAX_FORWARDED, Refusal, RelayAnswer, RelayAsk, decode};
+use crate::raft::{DEPTH, Entrance, Gathered, gather, goes_beside};
 use crate::transport::Lane;
 
 /// Callers that wait to be sent.
 const QUEUE: usize = 16 * 1024;
-/// Batches of proposals under way: more only makes them smaller.
-const DEPTH: usize = 2;
 /// Bytes of one batch, beside its last proposal.
 const BATCH_BYTES: usize = 128 * 1024;
 /// How long the leader may take to take the stream.
@@ -41,19 +40,19 @@ struct Write {
 
 /// Where callers enter.
 pub(super) struct Relay {
-    writes: mpsc::Sender<Write>,
+    writes: Entrance<Write>,
     reads: mpsc::Sender<Tell<u64>>,
 }
 
 /// The other end of a [`Relay`].
 pub(super) struct Errands {
-    writes: mpsc::Receiver<Write>,
+    writes: Gathered<Write>,
     reads: mpsc::Receiver<Tell<u64>>,
 }
 
 /// Both ends.
 pub(super) fn relay() -> (Relay, Errands) {
-    let ((writes, from_writers), (reads, from_readers)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
+    let ((writes, from_writers), (reads, from_readers)) = (gather(QUEUE), mpsc::channel(QUEUE));
     (Relay { writes, reads }, Errands { writes: from_writers, reads: from_readers })
 }
 
@@ -105,7 +104,7 @@ impl Errands {
         loop {
             tokio::select! {
                 biased;
-                write = self.writes.recv() => match write {
+                write = self.writes.first() => match write {
                     Some(write) => drop(write.tell.send(Err(Refusal::NotLeader(None)))),
                     None => return false,
                 },
@@ -122,10 +121,11 @@ impl Errands {
     fn batch(&mut self, first: Write) -> Vec<Write> {
         let (mut bytes, mut batch) = (first.proposal.len(), vec![first]);
         while bytes < BATCH_BYTES && batch.len() < MAX_FORWARDED {
-            let Ok(next) = self.writes.try_recv() else { break };
+            let Some(next) = self.writes.more() else { break };
             bytes += next.proposal.len();
             batch.push(next);
         }
+        self.writes.goes(batch.len());
         batch
     }
 }
@@ -173,7 +173,7 @@ impl Session {
                     Ok(None) => Err("the leader ended the stream".to_owned()),
                     Err(status) => Err(failed("the leader", &status).to_string()),
                 },
-                write = errands.writes.recv(), if self.writes.len() < DEPTH => match write {
+                write = errands.writes.first(), if self.room() => match write {
                     Some(first) => self.propose(errands.batch(first)),
                     None => Err("the node ends".to_owned()),
                 },
@@ -192,6 +192,11 @@ impl Session {
     fn send(&mut self, ask: &RelayAsk) -> Result<(), String> {
         // There is room for all that may be under way.
         self.out.try_send(pack(ask)).map_err(|_| "the stream to the leader is closed".to_owned())
+    }
+
+    /// May another batch of proposals go?
+    fn room(&self) -> bool {
+        self.writes.len() < DEPTH && self.writes.values().all(|tells| goes_beside(tells.len()))
     }
 
     fn number(&mut self) -> u64 {

@@ -4,6 +4,7 @@
 
 mod codec;
 mod disk;
+mod gather;
 mod handle;
 mod inbox;
 mod journal;
@@ -28,6 +29,7 @@ mod tree;
 mod types;
 
 pub use disk::DiskError;
+pub use gather::{DEPTH, Entrance, Gathered, gather, goes_beside};
 pub use handle::{ChangeError, ProposeError, RaftHandle, ReadError};
 pub use node::{RaftLimits, RaftNode, RaftOptions, RaftTiming};
 pub use propose::MAX_PROPOSAL_BYTES;

@@ -1,5 +1,5 @@
-//! Packs the proposals of many callers into few log entries: while some entries are on their way,
-//! everything that arrives waits and goes together in the next. Does not know what a proposal is.
+//! Packs the proposals of many callers into few log entries: while one that carries many is on its way, everything
+//! that arrives waits and goes together in the next. Does not know what a proposal is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
+use super::gather::{DEPTH, Entrance, Gathered, gather, goes_beside};
 use super::handle::{ProposeError, Shared};
 use super::types::Proposals;
 
@@ -18,8 +19,6 @@ pub const MAX_PROPOSAL_BYTES: usize = 1024 * 1024;
 /// The largest entry made of several.
 const MAX_ENTRY_BYTES: usize = 128 * 1024;
 const MAX_ENTRY_PROPOSALS: usize = 1024;
-/// Entries on their way at once: deeper gains nothing and costs processor time.
-const DEPTH: usize = 2;
 /// Proposals waiting, in number and bytes.
 const QUEUE: usize = 8 * 1024;
 const QUEUE_BYTES: usize = 32 * 1024 * 1024;
@@ -45,17 +44,17 @@ struct Job {
 /// Where proposals enter.
 #[derive(Clone)]
 pub struct Proposer {
-    jobs: mpsc::Sender<Job>,
+    jobs: Entrance<Job>,
     room: Arc<Semaphore>,
     within: Duration,
 }
 
 /// The other end of a [`Proposer`].
-pub struct Queue(mpsc::Receiver<Job>);
+pub struct Queue(Gathered<Job>);
 
 /// A queue for proposals that are given up after `within`.
 pub fn queue(within: Duration) -> (Proposer, Queue) {
-    let (jobs, inbox) = mpsc::channel(QUEUE);
+    let (jobs, inbox) = gather(QUEUE);
     (Proposer { jobs, room: Arc::new(Semaphore::new(QUEUE_BYTES)), within }, Queue(inbox))
 }
 
@@ -96,22 +95,30 @@ impl Proposer {
 /// Runs until every [`Proposer`] is gone.
 pub async fn run(shared: Arc<Shared>, mut queue: Queue) {
     let depth = Arc::new(Semaphore::new(DEPTH));
-    while let Some(first) = queue.0.recv().await {
+    loop {
         let Ok(slot) = depth.clone().acquire_owned().await else { return };
+        let Some(first) = queue.0.first().await else { return };
         let batch = collect(first, &mut queue.0);
+        queue.0.goes(batch.len());
         if batch.is_empty() {
             continue;
         }
+        let count = batch.iter().map(|job| job.proposals.len()).sum();
         let shared = shared.clone();
-        tokio::spawn(async move {
+        let writing = async move {
             write(&shared, batch).await;
             drop(slot);
-        });
+        };
+        if goes_beside(count) {
+            tokio::spawn(writing);
+        } else {
+            writing.await;
+        }
     }
 }
 
 /// Everything that waits, up to one entry's size, without those that were given up.
-fn collect(first: Job, queue: &mut mpsc::Receiver<Job>) -> Vec<Job> {
+fn collect(first: Job, queue: &mut Gathered<Job>) -> Vec<Job> {
     let mut batch = Vec::new();
     let (mut bytes, mut count) = (0, 0);
     let mut next = Some(first);
@@ -123,7 +130,7 @@ fn collect(first: Job, queue: &mut mpsc::Receiver<Job>) -> Vec<Job> {
             batch.push(job);
         }
         let room = bytes < MAX_ENTRY_BYTES && count < MAX_ENTRY_PROPOSALS;
-        next = if room { queue.try_recv().ok() } else { None };
+        next = if room { queue.more() } else { None };
     }
     batch
 }
