@@ -143,7 +143,16 @@ pub fn environment(
 pub fn variables(layout: &Layout, node: &NodeId, start: &StartInstance) -> BTreeMap<String, String> {
     let mut all = start.spec.workload.environment().cloned().unwrap_or_default();
     let slot = &start.id.slot;
+    // Programs made for other platforms look for these two; what the description says of them stands.
+    let port = start.spec.workload.port().map(|port| port.to_string());
+    let told = [("HOST", Some(start.host.clone())), ("PORT", port.clone())];
+    for (name, value) in told.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        all.entry(name.to_owned()).or_insert(value);
+    }
+    all.extend(port.map(|port| ("QUORATE_PORT".to_owned(), port)));
     let own = [
+        ("QUORATE_HOST", start.host.clone()),
+        ("QUORATE_LOGS_DIR", layout.logs(slot).display().to_string()),
         ("QUORATE_FENCING_TOKEN", start.id.token.to_string()),
         ("QUORATE_SERVICE", slot.service.to_string()),
         ("QUORATE_SLOT", slot.to_string()),

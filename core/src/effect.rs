@@ -54,6 +54,8 @@ pub struct StartInstance {
     pub restart: u32,
     /// What the guard does with it when the lease runs out.
     pub isolation: Isolation,
+    /// Where this node is reached by others, for the instance's environment.
+    pub host: String,
     /// Move this operation's staging folder into place as the state before starting.
     pub state_from: Option<OperationId>,
 }

@@ -146,8 +146,9 @@ pub(super) async fn nodes(client: &mut Client, output: Output, args: &ListArgs) 
 }
 
 fn nodes_table(view: &ClusterView, filter: &str) -> String {
-    let mut table =
-        Table::new(["NODE", "STATE", "ROLE", "LEASE", "HEARD", "CPU", "MEMORY", "INSTANCES", "NOTES"]);
+    let heading =
+        ["NODE", "STATE", "ROLE", "LEASE", "HEARD", "CPU", "MEMORY", "INSTANCES", "EXECUTORS", "NOTES"];
+    let mut table = Table::new(heading);
     for node in view.nodes.values().filter(|node| kept(node, filter)) {
         let role = match (node.leader, node.voter) {
             (true, _) => "leader",
@@ -172,10 +173,17 @@ fn nodes_table(view: &ClusterView, filter: &str) -> String {
             format!("{}/{}", resources.reserved.cpu, resources.capacity.cpu),
             format!("{}/{}", resources.reserved.memory.0, resources.capacity.memory),
             node.instances.to_string(),
+            usable(node),
             notes.into_iter().flatten().collect::<Vec<_>>().join(", "),
         ]);
     }
     table.text("no nodes: this one has not joined a cluster yet")
+}
+
+/// What the node can run now. Why it cannot run the rest is in its JSON and in the cockpit.
+fn usable(node: &NodeView) -> String {
+    let usable = node.executors.iter().filter(|one| one.unavailable.is_none());
+    usable.map(|one| one.kind.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// Is there a method that every node lacks something for?

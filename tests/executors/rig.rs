@@ -232,6 +232,7 @@ pub fn service(name: &str, token: &str, command: &[&str], service: Value, proces
         spec: Arc::new(spec),
         version: Version(1),
         restart: 0,
+        host: "127.0.0.1".to_owned(),
         isolation: Isolation::Stop { grace: Millis(5_000) },
         state_from: None,
     }

@@ -177,8 +177,15 @@ impl Here<'_> {
             version: claim.version,
             restart,
             isolation: isolation(spec),
+            host: self.host(),
             state_from: self.staged_state(claim, spec).filter(|_| restart == 0),
         })
+    }
+
+    /// Where this node is reached by others, as it said itself.
+    fn host(&self) -> String {
+        let record = self.state.nodes.get(&self.own.node);
+        record.and_then(|record| record.facts.endpoints.first()).map(|at| at.host.clone()).unwrap_or_default()
     }
 
     /// A live lease of the claim's epoch, and State at least as new as the answer that gave it.

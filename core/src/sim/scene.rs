@@ -327,6 +327,7 @@ fn spec(part: &Part, name: ServiceName, random: &mut Random) -> ServiceSpec {
             environment: BTreeMap::new(),
             working_dir: None,
             user: None,
+            port: None,
             limits: Limits::default(),
         }),
         state_dir: part.state.then(|| "data".to_owned()),

@@ -10,6 +10,7 @@ mod outline;
 mod parse;
 mod ports;
 mod process;
+mod runtime;
 #[cfg(test)]
 mod tests;
 mod unit;

@@ -6,20 +6,24 @@ use crate::document::{Field, Fields};
 use crate::units::{CpuMillis, MemoryMib};
 
 use super::parse::{MAX_CPU_MILLIS, MAX_MEMORY_MIB};
+use super::runtime::{RUNTIME_KEYS, preset};
 use super::words::{MAX_PATH_BYTES, environment_name, is_account};
 use super::{Limits, ProcessWorkload};
 
-const MAX_ARGUMENTS: usize = 256;
-const MAX_BYTES: usize = 64 * 1024;
+pub(super) const MAX_ARGUMENTS: usize = 256;
+pub(super) const MAX_BYTES: usize = 64 * 1024;
 /// Bytes per second.
 const MAX_IO_BYTES: u64 = 1 << 50;
 
 pub(super) fn process(map: &Fields<'_>) -> Option<ProcessWorkload> {
-    let keys = [&["command", "environment", "working_dir", "user"][..], &LIMIT_KEYS].concat();
+    let own = ["command", "environment", "working_dir", "user", "port"];
+    let keys = [&own[..], &RUNTIME_KEYS, &LIMIT_KEYS].concat();
     let map = described(map, &keys, "write spec: {command: [program, argument]}")?;
-    let command = match map.get("command") {
-        Some(field) => command(&field),
-        None => map.missing("command", "write command: [program, argument]"),
+    let limits = limits(&map);
+    let command = match (map.get("runtime"), map.get("command")) {
+        (Some(runtime), _) => preset(&map, &runtime, limits),
+        (None, Some(field)) => without_runtime(&map).and_then(|()| command(&field)),
+        (None, None) => map.missing("command", "write command: [program, argument], or runtime and program"),
     };
     let environment = map.get("environment").map_or(Some(BTreeMap::new()), |field| environment(&field));
     let working_dir = optional(map.get("working_dir"), |field| {
@@ -31,14 +35,29 @@ pub(super) fn process(map: &Fields<'_>) -> Option<ProcessWorkload> {
         }
     });
     let user = optional(map.get("user"), |field| account(&field));
-    let limits = limits(&map);
+    let port = port(&map);
     Some(ProcessWorkload {
         command: command?,
         environment: environment?,
         working_dir: working_dir?,
         user: user?,
+        port: port?,
         limits: limits?,
     })
+}
+
+/// Keys of a preset mean nothing without it.
+fn without_runtime(map: &Fields<'_>) -> Option<()> {
+    let given = RUNTIME_KEYS.iter().find_map(|key| map.get(key));
+    let fail = |field: Field<'_>| {
+        field.fail("belongs to runtime, which is not named", "write runtime: java, node or binary")
+    };
+    given.map_or(Some(()), fail)
+}
+
+/// The port that an instance listens at, kept for it on its host and told in its environment.
+pub(super) fn port(map: &Fields<'_>) -> Option<Option<u16>> {
+    optional(map.get("port"), |field| field.whole(1..=65_535).and_then(|number| u16::try_from(number).ok()))
 }
 
 /// The mapping `spec` with the keys that its executor knows.

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::document::{Field, Fields, shown};
 
-use super::process::{LIMIT_KEYS, account, command, described, environment, limits, optional};
+use super::process::{LIMIT_KEYS, account, command, described, environment, limits, optional, port};
 use super::words::{ABSOLUTE_REMEDY, MAX_PATH_BYTES, absolute};
 use super::{Limits, UnitSource, UnitWorkload};
 
 const MAX_NAME_BYTES: usize = 255;
 const SERVICE: &str = ".service";
 /// What only a unit that is made here can be told.
-const TRANSIENT_KEYS: [&str; 4] = ["command", "environment", "working_dir", "user"];
+const TRANSIENT_KEYS: [&str; 5] = ["command", "environment", "working_dir", "user", "port"];
 
 pub(super) fn unit(map: &Fields<'_>) -> Option<UnitWorkload> {
     let keys = [&["unit"][..], &TRANSIENT_KEYS, &LIMIT_KEYS].concat();
@@ -54,12 +54,14 @@ fn transient(map: &Fields<'_>) -> Option<UnitWorkload> {
     let working_dir =
         optional(map.get("working_dir"), |field| field.parsed(MAX_PATH_BYTES, ABSOLUTE_REMEDY, absolute));
     let user = optional(map.get("user"), |field| account(&field));
+    let port = port(map);
     let limits = limits(map);
     let source = UnitSource::Transient {
         command: command?,
         environment: environment?,
         working_dir: working_dir?,
         user: user?,
+        port: port?,
     };
     Some(UnitWorkload { source, limits: limits? })
 }

@@ -119,6 +119,8 @@ pub struct ProcessWorkload {
     pub working_dir: Option<String>,
     /// The account it runs as; the node's own by default.
     pub user: Option<String>,
+    /// The port it listens at.
+    pub port: Option<u16>,
     /// What it may use.
     pub limits: Limits,
 }
@@ -240,6 +242,8 @@ pub enum UnitSource {
         working_dir: Option<String>,
         /// The account it runs as; root by default.
         user: Option<String>,
+        /// The port it listens at.
+        port: Option<u16>,
     },
     /// One that the host has already, by its name.
     Existing(String),
@@ -369,10 +373,22 @@ impl Workload {
     }
 
     /// Ports of the host that one instance takes for itself.
-    pub fn host_ports(&self) -> &[PortMapping] {
+    pub fn host_ports(&self) -> Vec<PortMapping> {
+        if let Workload::Container(one) = self {
+            return one.ports.clone();
+        }
+        let own =
+            |port| PortMapping { address: None, host: port, container: port, transport: Transport::Tcp };
+        self.port().map(own).into_iter().collect()
+    }
+
+    /// The port it is told to listen at.
+    pub fn port(&self) -> Option<u16> {
         match self {
-            Workload::Container(one) => &one.ports,
-            Workload::Process(_) | Workload::Unit(_) | Workload::Machine(_) => &[],
+            Workload::Process(one) => one.port,
+            Workload::Container(one) => one.ports.first().map(|port| port.container),
+            Workload::Unit(UnitWorkload { source: UnitSource::Transient { port, .. }, .. }) => *port,
+            Workload::Unit(_) | Workload::Machine(_) => None,
         }
     }
 
@@ -391,8 +407,9 @@ impl Workload {
 
     /// What an instance of this one would take of a host although an instance of the other has it, in words.
     pub fn collision(&self, other: &Workload) -> Option<String> {
-        let taken = |port: &&PortMapping| other.host_ports().iter().any(|theirs| theirs.overlaps(port));
-        let port = self.host_ports().iter().find(taken).map(|port| format!("port {}", port.on_host()));
+        let theirs = other.host_ports();
+        let taken = |port: &PortMapping| theirs.iter().any(|one| one.overlaps(port));
+        let port = self.host_ports().into_iter().find(taken).map(|port| format!("port {}", port.on_host()));
         let unit = self.host_unit().filter(|unit| other.host_unit() == Some(unit));
         port.or_else(|| unit.map(|unit| format!("unit {unit}")))
     }

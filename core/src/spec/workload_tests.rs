@@ -294,7 +294,7 @@ fn wrong_mounts_are_refused_where_they_stand() {
 fn a_unit_is_one_of_the_host_or_made_for_the_run() {
     let spec = one(UNIT);
     let Workload::Unit(unit) = &spec.workload else { panic!("{spec:?}") };
-    let UnitSource::Transient { command, environment, working_dir, user } = &unit.source else {
+    let UnitSource::Transient { command, environment, working_dir, user, .. } = &unit.source else {
         panic!("{unit:?}")
     };
     assert_eq!((&*command[0], &*environment["A"]), ("/usr/bin/job", "b"));

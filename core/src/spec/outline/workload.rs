@@ -45,6 +45,7 @@ fn process_outline(out: &mut Pairs, process: &ProcessWorkload) {
     out.put("environment", texts(&process.environment));
     out.maybe("working_dir", process.working_dir.as_ref().map(text));
     out.maybe("user", process.user.as_ref().map(text));
+    out.maybe("port", process.port.map(bare));
     limits_outline(out, process.limits);
 }
 
@@ -73,7 +74,8 @@ fn container_outline(out: &mut Pairs, container: &ContainerWorkload) {
 fn unit_outline(out: &mut Pairs, unit: &UnitWorkload) {
     match &unit.source {
         UnitSource::Existing(name) => out.put("unit", text(name)),
-        UnitSource::Transient { command, environment, working_dir, user } => {
+        UnitSource::Transient { command, environment, working_dir, user, port } => {
+            out.maybe("port", port.map(bare));
             out.put("command", list(command));
             out.put("environment", texts(environment));
             out.maybe("working_dir", working_dir.as_ref().map(text));

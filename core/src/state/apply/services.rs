@@ -319,7 +319,13 @@ mod tests {
         let unit = |source| Workload::Unit(UnitWorkload { source, limits: Default::default() });
         let transient = |command: &[&str]| {
             let command = command.iter().map(|&word| word.to_owned()).collect();
-            UnitSource::Transient { command, environment: Default::default(), working_dir: None, user: None }
+            UnitSource::Transient {
+                command,
+                environment: Default::default(),
+                working_dir: None,
+                user: None,
+                port: None,
+            }
         };
         let machine = |change: fn(&mut crate::spec::MachineWorkload)| {
             let Workload::Machine(mut vm) = spec("libvirt", "vm_image: /a, vm_memory: 16").workload else {
