@@ -289,6 +289,14 @@ pub struct InstanceUsage {
     pub memory: MemoryMib,
     /// Processes and threads.
     pub tasks: u32,
+    /// Bytes read from disks per second.
+    pub io_read_bps: u64,
+    /// Bytes written to disks per second.
+    pub io_write_bps: u64,
+    /// Bytes received per second, where it has a network of its own.
+    pub network_in_bps: u64,
+    /// Bytes sent per second, likewise.
+    pub network_out_bps: u64,
 }
 
 /// What an executor can do on a node.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use quorate_core::command::Command;
 use quorate_core::ids::{OperationId, ServiceName, SlotId};
-use quorate_core::spec::{ServiceSpec, SpecDefaults, diff, parse};
-use quorate_core::state::State;
+use quorate_core::spec::{ServiceSpec, diff, parse};
 use quorate_core::view::{ClusterView, why};
 use tonic::{Request, Response, Status};
 
@@ -31,9 +30,8 @@ fn name(text: &str) -> Result<ServiceName, ApiError> {
 }
 
 /// Reads one document or several; every mistake is told with its place.
-fn specs(state: &State, text: &str) -> Result<Vec<ServiceSpec>, ApiError> {
-    let defaults =
-        SpecDefaults { priority: state.cluster.settings.default_priority, ..SpecDefaults::default() };
+fn specs(port: &Arc<dyn NodePort>, text: &str) -> Result<Vec<ServiceSpec>, ApiError> {
+    let defaults = port.spec_defaults();
     parse(text, &defaults).map_err(|errors| ApiError::new(ErrorCode::Usage, errors.to_string(), ""))
 }
 
@@ -66,7 +64,7 @@ impl ServiceService for Services {
         request: Request<DeployServiceRequest>,
     ) -> Result<Response<WriteResponse>, Status> {
         let DeployServiceRequest { spec, options } = request.into_inner();
-        let specs = specs(&self.0.state(), &spec)?;
+        let specs = specs(&self.0, &spec)?;
         let several = specs.len() > 1;
         let mut merged = WriteResponse::default();
         for (at, spec) in specs.into_iter().enumerate() {
@@ -89,7 +87,7 @@ impl ServiceService for Services {
         request: Request<DeployServiceRequest>,
     ) -> Result<Response<PlanResponse>, Status> {
         let state = self.0.state();
-        let specs = specs(&state, &request.into_inner().spec)?;
+        let specs = specs(&self.0, &request.into_inner().spec)?;
         let changes = specs
             .iter()
             .flat_map(|spec| {

@@ -26,13 +26,37 @@ pub struct Group {
     pub(super) disk: Option<String>,
 }
 
-/// A reading of processor time, to tell use from one to the next.
-#[derive(Debug, Clone, Copy)]
-pub struct CpuReading {
+/// What was used so far, to tell use from one reading to the next.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading {
     /// When.
     pub at: BootMs,
-    /// Microseconds used so far.
+    /// Microseconds of processor time.
     pub used_us: u64,
+    /// Bytes read from and written to disks.
+    pub io: Traffic,
+    /// Bytes received and sent.
+    pub network: Traffic,
+}
+
+/// Bytes in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Read or received.
+    pub read: u64,
+    /// Written or sent.
+    pub written: u64,
+}
+
+impl Reading {
+    /// Bytes per second since an earlier reading.
+    fn rates(&self, before: Option<Reading>, of: impl Fn(&Reading) -> Traffic) -> Traffic {
+        let Some(before) = before else { return Traffic::default() };
+        let passed_ms = self.at.since(before.at).0.max(1);
+        let rate = |now: u64, before: u64| now.saturating_sub(before).saturating_mul(1_000) / passed_ms;
+        let (now, before) = (of(self), of(&before));
+        Traffic { read: rate(now.read, before.read), written: rate(now.written, before.written) }
+    }
 }
 
 impl Group {
@@ -216,17 +240,46 @@ impl Group {
         }
     }
 
-    /// Processor time so far.
-    pub fn cpu(&self, now: BootMs) -> Option<CpuReading> {
+    /// What was used so far; `main` tells the network that it is in.
+    pub fn read(&self, main: Option<u32>, now: BootMs) -> Option<Reading> {
         let used_us = match self.controllers.get(&Controller::CpuAccount)? {
             Tree::V2(folder) => field(folder, "cpu.stat", "usage_usec"),
             Tree::V1(folder) => number(folder, "cpuacct.usage")? / 1_000,
         };
-        Some(CpuReading { at: now, used_us })
+        let network = main.map(network_of).unwrap_or_default();
+        Some(Reading { at: now, used_us, io: self.io(), network })
     }
 
-    /// What it uses now, with processor time taken since an earlier reading.
-    pub fn usage(&self, before: Option<CpuReading>, now: Option<CpuReading>) -> InstanceUsage {
+    fn io(&self) -> Traffic {
+        let text = match self.controllers.get(&Controller::Io) {
+            Some(Tree::V2(folder)) => fs::read_to_string(folder.join("io.stat")),
+            Some(Tree::V1(folder)) => {
+                fs::read_to_string(folder.join("blkio.throttle.io_service_bytes_recursive"))
+            }
+            None => return Traffic::default(),
+        };
+        let mut all = Traffic::default();
+        for line in text.unwrap_or_default().lines() {
+            let mut words = line.split_ascii_whitespace().skip(1);
+            while let Some(word) = words.next() {
+                // `rbytes=1 wbytes=2` in version 2, `Read 1` and `Write 2` on lines of their own in version 1.
+                let (name, value) =
+                    word.split_once('=').unwrap_or_else(|| (word, words.next().unwrap_or("0")));
+                let value: u64 = value.parse().unwrap_or(0);
+                match name {
+                    "rbytes" | "Read" => all.read += value,
+                    "wbytes" | "Write" => all.written += value,
+                    _ => {}
+                }
+            }
+        }
+        all
+    }
+
+    /// What it uses now, with all that is counted taken since an earlier reading.
+    pub fn usage(&self, before: Option<Reading>, now: Option<Reading>) -> InstanceUsage {
+        let rates = |of: fn(&Reading) -> Traffic| now.map(|now| now.rates(before, of)).unwrap_or_default();
+        let (io, network) = (rates(|one| one.io), rates(|one| one.network));
         let memory =
             match self.controllers.get(&Controller::Memory) {
                 Some(Tree::V2(folder)) => number(folder, "memory.current")
@@ -245,6 +298,10 @@ impl Group {
             cpu: cpu_between(before, now),
             memory: MemoryMib(memory.div_ceil(1 << 20)),
             tasks: tasks as u32,
+            io_read_bps: io.read,
+            io_write_bps: io.written,
+            network_in_bps: network.read,
+            network_out_bps: network.written,
         }
     }
 
@@ -267,12 +324,31 @@ fn walk(folder: &Path, see: &mut dyn FnMut(&Path)) {
 }
 
 /// Mean use between two readings.
-pub fn cpu_between(before: Option<CpuReading>, now: Option<CpuReading>) -> CpuMillis {
+pub fn cpu_between(before: Option<Reading>, now: Option<Reading>) -> CpuMillis {
     let (Some(before), Some(now)) = (before, now) else { return CpuMillis(0) };
     let passed_ms = now.at.since(before.at).0.max(1);
     let used_us = now.used_us.saturating_sub(before.used_us);
     // Microseconds of use in a millisecond are thousandths of one core.
     CpuMillis(u32::try_from(used_us / passed_ms).unwrap_or(u32::MAX))
+}
+
+/// What went through the network of a process, if that is not the host's: there nothing can be told apart.
+fn network_of(main: u32) -> Traffic {
+    let network = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    let main = main.to_string();
+    if network(&main).is_none_or(|theirs| Some(theirs) == network("self")) {
+        return Traffic::default();
+    }
+    let text = fs::read_to_string(format!("/proc/{main}/net/dev")).unwrap_or_default();
+    let mut all = Traffic::default();
+    for (name, counts) in text.lines().filter_map(|line| line.split_once(':')) {
+        let mut counts = counts.split_ascii_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
+        if name.trim() != "lo" {
+            all.read += counts.next().unwrap_or(0);
+            all.written += counts.nth(7).unwrap_or(0);
+        }
+    }
+    all
 }
 
 fn set(folder: &Path, name: &str, value: &str) -> io::Result<()> {
@@ -350,13 +426,22 @@ mod tests {
             ("memory.events", "low 0\nmax 9\noom 2\noom_kill 1\n"),
             ("pids.current", "7\n"),
             ("cgroup.procs", "12\n34\n"),
+            ("io.stat", "8:0 rbytes=1024 wbytes=512 rios=1\n8:16 rbytes=1024 wbytes=0\n"),
         ] {
             fs::write(folder.path().join(name), text).unwrap();
         }
         let group = group(folder.path(), Tree::V2);
         assert_eq!((group.members(), group.memory_kills()), (vec![12, 34], 1));
-        let before = CpuReading { at: BootMs(1_000), used_us: 1_500_000 };
-        let usage = group.usage(Some(before), group.cpu(BootMs(2_000)));
-        assert_eq!(usage, InstanceUsage { cpu: CpuMillis(500), memory: MemoryMib(40), tasks: 7 });
+        let before = Reading { at: BootMs(1_000), used_us: 1_500_000, ..Reading::default() };
+        let usage = group.usage(Some(before), group.read(None, BootMs(2_000)));
+        let wanted = InstanceUsage {
+            cpu: CpuMillis(500),
+            memory: MemoryMib(40),
+            tasks: 7,
+            io_read_bps: 2_048,
+            io_write_bps: 512,
+            ..InstanceUsage::default()
+        };
+        assert_eq!(usage, wanted);
     }
 }

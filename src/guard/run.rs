@@ -9,7 +9,7 @@ use quorate_core::spec::{ExecutorKind, UnitSource, UnitWorkload, Workload};
 use quorate_core::units::{BootMs, CpuMillis, MemoryMib, Millis};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::group::{CpuReading, Group, cpu_between};
+use super::group::{Group, Reading, cpu_between};
 use super::keeper::ReplyTo;
 use super::launch::Prepared;
 use super::records::{Ending, RunRecord};
@@ -78,8 +78,8 @@ pub struct Run {
     pub told: Option<EngineEnd>,
     /// Since when nothing of it is left and its engine owes word of how it ended.
     pub owed: Option<BootMs>,
-    /// Processor time at the last reading, and use since the one before it.
-    reading: Option<CpuReading>,
+    /// The last reading, and use since the one before it.
+    reading: Option<Reading>,
     usage: InstanceUsage,
 }
 
@@ -245,7 +245,7 @@ impl Run {
         }
         self.usage = match &self.group {
             Some(group) => {
-                let reading = group.cpu(now);
+                let reading = group.read(self.record.pid, now);
                 let usage = group.usage(self.reading, reading);
                 self.reading = reading;
                 usage
@@ -258,11 +258,11 @@ impl Run {
     fn usage_of_main(&mut self, now: BootMs) -> InstanceUsage {
         let Some(stat) = self.record.pid.and_then(ProcessStat::read) else { return InstanceUsage::default() };
         // The unit of both is fixed on every machine that Rust's standard library runs on with Linux.
-        let reading = Some(CpuReading { at: now, used_us: stat.cpu_ticks * 10_000 });
+        let reading = Some(Reading { at: now, used_us: stat.cpu_ticks * 10_000, ..Reading::default() });
         let cpu: CpuMillis = cpu_between(self.reading, reading);
         self.reading = reading;
         let memory = MemoryMib(resident_kib(self.record.pid.unwrap_or(0)).unwrap_or(0).div_ceil(1 << 10));
-        InstanceUsage { cpu, memory, tasks: stat.threads }
+        InstanceUsage { cpu, memory, tasks: stat.threads, ..InstanceUsage::default() }
     }
 }
 

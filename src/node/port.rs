@@ -12,6 +12,7 @@ use quorate_core::detect::detect;
 use quorate_core::ids::{ClusterId, NodeId, RaftId, Revision, SlotId};
 use quorate_core::observation::FenceTest;
 use quorate_core::plan;
+use quorate_core::spec::SpecDefaults;
 use quorate_core::state::{Answer, Preview, State};
 use quorate_core::view::ClusterView;
 use tokio::sync::{mpsc, watch};
@@ -218,6 +219,10 @@ impl NodePort for Port {
         let token =
             JoinToken { cluster: self.0.identity.cluster.clone(), secret: self.0.secret.clone(), addresses };
         token.to_text()
+    }
+
+    fn spec_defaults(&self) -> SpecDefaults {
+        self.0.options.config.spec_defaults(&self.0.state().cluster.settings)
     }
 
     fn secret(&self) -> &str {

@@ -10,6 +10,7 @@ use futures::stream::BoxStream;
 use quorate_core::command::{Command, Proposal};
 use quorate_core::ids::{ClusterId, Endpoint, Epoch, NodeId, RaftId, RequestId, Revision, SlotId};
 use quorate_core::observation::FenceTest;
+use quorate_core::spec::SpecDefaults;
 use quorate_core::state::{Answer, KvChange, Preview, State};
 use quorate_core::view::ClusterView;
 use tokio::sync::watch;
@@ -220,6 +221,9 @@ pub trait NodePort: Send + Sync + 'static {
 
     /// What a new node joins with: cluster id, secret and addresses.
     fn join_token(&self) -> String;
+
+    /// What a service is where its description says nothing.
+    fn spec_defaults(&self) -> SpecDefaults;
 
     /// The cluster's secret, which every call must carry.
     fn secret(&self) -> &str;

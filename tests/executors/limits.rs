@@ -85,3 +85,47 @@ async fn limits_this_host_cannot_keep_are_named() {
     let facts = rig.guard().facts().await.unwrap();
     assert!(facts.capabilities.contains(&"track:processes".to_owned()));
 }
+
+#[tokio::test]
+async fn soft_memory_and_disk_limits_are_set_and_last_over_a_restart_in_place() {
+    let rig = Rig::new().await;
+    let limits = json!({"cpu_limit": 0.5, "memory_limit": 64, "memory_high": 48, "pids_limit": 9});
+    let mut start = service("web", "1.5", &["/bin/sleep", "100"], json!({}), limits);
+    rig.start(&start).await.unwrap();
+    let first = rig.running("web").await;
+    let before = group_files(first);
+    // Where version 2 has the memory, the soft limit is real; elsewhere the instance says that it is not.
+    let unenforced = rig.instance("web").await.unwrap().unenforced;
+    assert_eq!(
+        before.get("memory.high").map(String::as_str) == Some("50331648"),
+        !unenforced.contains(&"memory_high".to_owned())
+    );
+    start.restart = 1;
+    rig.start(&start).await.unwrap();
+    until("the next run", async || (rig.instance("web").await?.restarts == 1).then_some(())).await;
+    let second = rig.running("web").await;
+    assert_ne!(first, second);
+    assert_eq!(group_files(second), before);
+}
+
+/// The limits of a process's control groups, by file.
+fn group_files(pid: u32) -> std::collections::BTreeMap<String, String> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let names =
+        ["cpu.max", "cpu.cfs_quota_us", "memory.max", "memory.high", "memory.limit_in_bytes", "pids.max"];
+    let mut all = std::collections::BTreeMap::new();
+    for group in groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
+        for tree in
+            mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4))
+        {
+            for name in names {
+                if let Ok(text) = std::fs::read_to_string(format!("{tree}{group}/{name}")) {
+                    all.insert(name.to_owned(), text.trim().to_owned());
+                }
+            }
+        }
+    }
+    assert!(all.values().any(|value| value == "9"), "{all:?}");
+    all
+}
