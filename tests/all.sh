@@ -7,7 +7,8 @@
 # Parts: nextest (test runner), cgroups (limits on processes), etcd (the peer of `bench`), deny (cargo-deny),
 # fencing (ClusterLabs fence agents and OpenIPMI's simulator), docker (a node inside of a container),
 # netns (real cuts between network namespaces), faketime (wall clocks that jump), systemd (hosts of their own with
-# systemd as init, made from Debian's archive into $QUORATE_PARTS, /var/tmp/quorate-test-parts by default).
+# systemd as init) and cgroup2 (an emulated guest with version 2 alone), both made from Debian's archive into
+# $QUORATE_PARTS, /var/tmp/quorate-test-parts by default.
 # With CI=true the lock file must be current and the runner is a required part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -45,9 +46,9 @@ has_cgroups() {
 
 for part in ${require//,/ }; do
   case "$part" in
-    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime | systemd) ;;
+    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime | systemd | cgroup2) ;;
     *)
-      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime, systemd\n' "$part" >&2
+      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime, systemd, cgroup2\n' "$part" >&2
       exit 2
       ;;
   esac
@@ -89,6 +90,14 @@ if required systemd && [ "$(id -u)" = 0 ]; then
 fi
 [ -e "${QUORATE_PARTS:-/var/tmp/quorate-test-parts}/unit-root/.done" ] ||
   absent systemd "no files of a host to start; run tests/parts/unit-root.sh as root"
+if required cgroup2; then
+  for tool in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio strip:binutils; do
+    command -v "${tool%%:*}" >/dev/null || apt_install "${tool##*:}" || true
+  done
+  tests/parts/guest-kernel.sh >/dev/null || true
+fi
+[ -e "${QUORATE_PARTS:-/var/tmp/quorate-test-parts}/guest-kernel/vmlinuz" ] ||
+  absent cgroup2 "no kernel for a guest; run tests/parts/guest-kernel.sh"
 docker version >/dev/null 2>&1 || absent docker "no engine answers"
 has_cgroups || absent cgroups "neither a version 2 tree nor the version 1 controllers are mounted"
 [ -w /sys/fs/cgroup ] && [ "$(id -u)" = 0 ] || absent cgroups "this account may make none; run as root"
