@@ -37,9 +37,10 @@ pub(super) async fn start(
     start: StartInstance,
 ) -> Result<(), ActError> {
     let run = RunId::of(&start);
-    let fact = engine
-        .usable()
-        .map_err(|why| ActError::Failed(format!("{}: {}; {}", start.id, why.why, why.remedy)))?;
+    let fact = engine.usable().map_err(|why| {
+        let kind = engine.kind();
+        ActError::Failed(format!("{}: {kind} is unavailable: {}; {}", start.id, why.why, why.remedy))
+    })?;
     let placing = engine.executor.placing(&fact, &start);
     let _starting = Starting::begin(shared, &run);
     let Some(admitted) = shared.guard.admit(start.clone(), placing).await? else {
@@ -208,7 +209,7 @@ fn away(shared: &Arc<Shared>, engine: &Engine, why: String) {
 fn silent(engine: &Engine, why: &str) -> Unavailable {
     let kind = engine.kind();
     Unavailable {
-        why: format!("{kind} does not answer: {why}"),
+        why: format!("it does not answer: {why}"),
         remedy: format!("look after {kind} on this node; what it runs is held by the guard meanwhile"),
     }
 }
@@ -223,7 +224,7 @@ fn learn(shared: &Arc<Shared>, engine: &Engine, fact: Result<EngineFact, Unavail
     };
     match fact {
         Ok(_) => drop(shared.seen().away.remove(&kind)),
-        Err(why) => drop(shared.seen().away.insert(kind, why.why)),
+        Err(why) => drop(shared.seen().away.insert(kind, format!("{kind} cannot be asked: {}", why.why))),
     }
     if changed {
         shared.changed();

@@ -105,10 +105,12 @@ impl Shared {
 
     async fn survey(&self) -> Result<EngineFact, Unavailable> {
         let unavailable = |why: String, remedy: &str| Unavailable { why, remedy: remedy.to_owned() };
-        let away = |error: String| {
-            let why = format!("systemd does not answer at {}: {error}", self.address);
-            unavailable(why, "run the node on a host whose init is systemd, with its bus (package dbus)")
-        };
+        let remedy = "run the node on a host whose init is systemd, with its bus (package dbus)";
+        if let Some(socket) = self.address.strip_prefix("unix:path=").filter(|path| !Path::new(path).exists())
+        {
+            return Err(unavailable(format!("there is no bus at {socket}"), remedy));
+        }
+        let away = |error: String| unavailable(format!("{} does not answer: {error}", self.address), remedy);
         if !rustix::process::getuid().is_root() {
             let why = "only root may make units of the system".to_owned();
             return Err(unavailable(why, "run the node as root"));
