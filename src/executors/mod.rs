@@ -8,6 +8,7 @@
 //! ```
 
 mod ask;
+mod container;
 mod drive;
 mod engine;
 mod health;
@@ -17,11 +18,17 @@ mod seen;
 
 use std::sync::Arc;
 
+pub use container::{Access, Containers};
 pub use instances::Instances;
+use quorate_core::spec::ContainerEngine;
 
 use crate::ports::Executor;
 
 /// A driver for each engine that this build knows, whether this host has the engine or not.
 pub fn drivers() -> Vec<Arc<dyn Executor>> {
-    Vec::new()
+    [ContainerEngine::Docker, ContainerEngine::Podman]
+        .map(|engine| -> Arc<dyn Executor> {
+            Arc::new(Containers::new(engine, Access::from_environment(engine)))
+        })
+        .into()
 }

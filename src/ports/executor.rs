@@ -173,9 +173,13 @@ pub trait Executor: Send + Sync + 'static {
     fn survey(&self) -> BoxFuture<'_, Result<EngineFact, Unavailable>>;
     /// Fetches and checks what a start needs. An error names the field that is wrong; nothing has begun then.
     fn prepare<'a>(&'a self, start: &'a StartInstance, tell: Tell<'a>) -> BoxFuture<'a, Result<(), String>>;
-    /// Starts a run; its main process. After an error it may have begun all the same, until `remove` is done.
-    fn launch<'a>(&'a self, start: &'a StartInstance, place: &'a Place)
-    -> BoxFuture<'a, Result<u32, String>>;
+    /// Starts a run; its main process, or none if it has come to its end already. After an error it may have
+    /// begun all the same, until `remove` is done.
+    fn launch<'a>(
+        &'a self,
+        start: &'a StartInstance,
+        place: &'a Place,
+    ) -> BoxFuture<'a, Result<Option<u32>, String>>;
     /// Every run of this owner that the engine knows.
     fn found<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<Vec<Found>, String>>;
     /// Asks a run to end by the engine's own means, where a signal to its main process would not.
