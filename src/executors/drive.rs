@@ -2,7 +2,7 @@
 //! the engine has, again and again. What the guard does not answer for is taken away; what neither knows to have
 //! begun is told to be over. An engine that hangs holds up nobody but its own instances.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,6 +159,7 @@ pub(super) async fn keep(shared: Arc<Shared>, at: usize) {
         if engine.usable().is_err() || !due(&shared, engine) {
             continue;
         }
+        let before = expected(&shared, engine);
         let found = match timeout(PATIENCE, engine.executor.found(&shared.owner)).await {
             Ok(Ok(found)) => found,
             Ok(Err(why)) => {
@@ -173,7 +174,7 @@ pub(super) async fn keep(shared: Arc<Shared>, at: usize) {
         engine.known().looked = Some(Instant::now());
         // The guard is asked after the engine: what it does not know then is nobody's.
         if shared.look().await {
-            settle(&shared, engine, found).await;
+            settle(&shared, engine, found, &before).await;
         }
     }
 }
@@ -232,11 +233,16 @@ fn learn(shared: &Arc<Shared>, engine: &Engine, fact: Result<EngineFact, Unavail
 }
 
 /// Tells the guard what the engine knows, and the engine what the guard does not want any more.
-async fn settle(shared: &Arc<Shared>, engine: &Engine, found: Vec<Found>) {
+///
+/// `before` are the runs that the engine had to know of as it was asked: one that began since is missing in its
+/// answer without being gone.
+async fn settle(shared: &Arc<Shared>, engine: &Engine, found: Vec<Found>, before: &BTreeSet<RunId>) {
     let mut found: BTreeMap<RunId, Found> = found.into_iter().map(|one| (one.run.clone(), one)).collect();
     let held = held(shared, engine);
     for (run, phase) in &held {
-        if shared.seen().starting.contains_key(run) {
+        let told = |stage: &FoundStage| *stage != FoundStage::Made;
+        let known = found.get(run).is_some_and(|found| told(&found.stage)) || before.contains(run);
+        if shared.seen().starting.contains_key(run) || !known {
             continue;
         }
         settle_one(shared, engine, run, phase, found.get(run)).await;
@@ -273,6 +279,13 @@ fn held(shared: &Shared, engine: &Engine) -> BTreeMap<RunId, InstancePhase> {
         one.phase.may_run() && seen.starts.get(&one.id).is_some_and(of_kind)
     });
     own.map(|one| (RunId { id: one.id.clone(), restart: one.restarts }, one.phase.clone())).collect()
+}
+
+/// What the guard holds of this engine's, and nobody is just starting.
+fn expected(shared: &Shared, engine: &Engine) -> BTreeSet<RunId> {
+    let held = held(shared, engine);
+    let starting = &shared.seen().starting;
+    held.into_keys().filter(|run| !starting.contains_key(run)).collect()
 }
 
 async fn settle_one(

@@ -8,6 +8,7 @@
 //! ```
 
 mod ask;
+mod container;
 mod drive;
 mod engine;
 mod health;
@@ -18,12 +19,18 @@ mod systemd;
 
 use std::sync::Arc;
 
+pub use container::{Access, Containers};
 pub use instances::Instances;
+use quorate_core::spec::ContainerEngine;
 pub use systemd::Systemd;
 
 use crate::ports::Executor;
 
 /// A driver for each engine that this build knows, whether this host has the engine or not.
 pub fn drivers() -> Vec<Arc<dyn Executor>> {
-    vec![Arc::new(Systemd::new(None))]
+    let containers = [ContainerEngine::Docker, ContainerEngine::Podman].map(|engine| -> Arc<dyn Executor> {
+        Arc::new(Containers::new(engine, Access::from_environment(engine)))
+    });
+    let units: Arc<dyn Executor> = Arc::new(Systemd::new(None));
+    containers.into_iter().chain([units]).collect()
 }

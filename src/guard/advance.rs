@@ -12,7 +12,7 @@ use super::keeper::{Act, Keeper, NOBODY};
 use super::records::Ended;
 use super::reset;
 use super::run::{RawExit, Run, Stage};
-use crate::host::boot_now;
+use crate::host::{ProcessStat, boot_now};
 use crate::ports::{ActError, EngineEnd, RunId};
 
 /// Between two looks at what is being killed.
@@ -180,12 +180,17 @@ impl Keeper {
         if !run.begun() {
             return run.kill();
         }
-        // What the main process left behind goes with it.
+        run.note_memory_kills();
         let empty = run.members().is_empty();
+        if !due && self.owes_word(id, now) {
+            // Engines keep helpers in the group, which are to say how it ended before they go.
+            return;
+        }
+        // What the main process left behind goes with it.
+        let Some(run) = self.slots.get_mut(id).and_then(|slot| slot.run.as_mut()) else { return };
         if !empty {
             run.kill();
-        }
-        if empty && run.exit.is_some() && !self.owes_word(id, now) {
+        } else if run.exit.is_some() && !self.owes_word(id, now) {
             self.close(id, now);
         }
     }
@@ -230,8 +235,10 @@ impl Keeper {
         if run.begun() {
             return Ok(());
         }
+        // One that is gone already is in no group any more, and its engine tells how it ended.
+        let gone = ProcessStat::read(pid).is_none_or(|stat| stat.dead());
         let held = run.group.as_ref().is_some_and(|group| group.members().contains(&pid));
-        if !held && run.record.placing.beyond.is_none() {
+        if !held && !gone && run.record.placing.beyond.is_none() {
             let text = format!("{which}: its process {pid} is not in the control group it was given");
             return Err(ActError::Failed(text));
         }

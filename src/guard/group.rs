@@ -211,11 +211,16 @@ impl Group {
         let _ = fs::write(switch, thaw);
     }
 
-    /// Kills by the kernel for memory so far.
+    /// Kills by the kernel for memory so far. Version 1 counts them in each group for itself, so those below
+    /// count too.
     pub fn memory_kills(&self) -> u64 {
         match self.controllers.get(&Controller::Memory) {
             Some(Tree::V2(folder)) => field(folder, "memory.events", "oom_kill"),
-            Some(Tree::V1(folder)) => field(folder, "memory.oom_control", "oom_kill"),
+            Some(Tree::V1(folder)) => {
+                let mut all = 0;
+                walk(folder, &mut |folder| all += field(folder, "memory.oom_control", "oom_kill"));
+                all
+            }
             None => 0,
         }
     }

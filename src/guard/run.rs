@@ -76,11 +76,13 @@ pub struct Run {
     pub then: Option<StartInstance>,
     /// What its engine said of its end.
     pub told: Option<EngineEnd>,
-    /// Since when nothing of it is left and its engine owes word of how it ended.
+    /// Since when its main process is gone and its engine owes word of how it ended.
     pub owed: Option<BootMs>,
     /// The last reading, and use since the one before it.
     reading: Option<Reading>,
     usage: InstanceUsage,
+    /// Kills for memory that were seen: an engine's group is gone with what it counted.
+    memory_kills: u64,
 }
 
 impl Run {
@@ -102,6 +104,7 @@ impl Run {
             owed: None,
             reading: None,
             usage: InstanceUsage::default(),
+            memory_kills: 0,
         }
     }
 
@@ -205,6 +208,11 @@ impl Run {
         });
     }
 
+    /// Looks for kills by the kernel while the groups that count them are there.
+    pub fn note_memory_kills(&mut self) {
+        self.memory_kills = self.memory_kills.max(self.group.as_ref().map_or(0, Group::memory_kills));
+    }
+
     /// What the end is called, once all is gone.
     pub fn reason(&self) -> ExitReason {
         let (code, signal) = match self.exit.unwrap_or(RawExit::Untold) {
@@ -212,7 +220,7 @@ impl Run {
             RawExit::Signal(signal) => (None, Some(signal)),
             RawExit::Untold => (None, None),
         };
-        let memory_kills = self.group.as_ref().map_or(0, Group::memory_kills);
+        let memory_kills = self.group.as_ref().map_or(0, Group::memory_kills).max(self.memory_kills);
         let kind = match &self.record.ending {
             Some(ending) if ending.kind == ExitKind::Stopped && self.killed => ExitKind::Killed,
             Some(ending) => ending.kind,
