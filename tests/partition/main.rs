@@ -3,6 +3,7 @@
 
 mod clients;
 mod clock;
+mod engines;
 mod judge;
 mod lab;
 mod leaders;
