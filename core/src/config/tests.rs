@@ -19,6 +19,9 @@ const SERVICES: [(&str, usize); 3] = [
     (include_str!("../../../configs/services/web.yaml"), 1),
     (include_str!("../../../configs/services/database.yaml"), 1),
     (include_str!("../../../configs/services/batch.yaml"), 2),
+    (include_str!("../../../configs/services/container.yaml"), 1),
+    (include_str!("../../../configs/services/unit.yaml"), 2),
+    (include_str!("../../../configs/services/java.yaml"), 1),
 ];
 
 fn read(text: &str) -> Config {
