@@ -15,7 +15,7 @@ const NODES: [&str; 3] = [
     include_str!("../../../configs/node3.yaml"),
 ];
 const PULSAR: &str = include_str!("../../../configs/pulsar-example.yaml");
-const SERVICES: [(&str, usize); 3] = [
+const SERVICES: [(&str, usize); 6] = [
     (include_str!("../../../configs/services/web.yaml"), 1),
     (include_str!("../../../configs/services/database.yaml"), 1),
     (include_str!("../../../configs/services/batch.yaml"), 2),
