@@ -1,5 +1,5 @@
 //! The stored form of everything that lies in the log, in a snapshot or on the wire between nodes: one
-//! byte that names the format, then the value. Reads every format it ever wrote.
+//! byte that names the format, then the value. Reads every format that a release ever wrote.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use super::{Answer, Rejection, State};
 use crate::command::Proposal;
 
-/// The format written now.
-pub const FORMAT: u8 = 1;
+/// The format written now. Format 1 knew native processes alone and was never released.
+pub const FORMAT: u8 = 2;
 
 /// Why stored bytes cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +17,9 @@ pub enum CodecError {
     #[error("stored value is empty; the file or message is damaged")]
     Empty,
     /// Written by a newer release.
-    #[error("stored value of format {0} is not known to this release; upgrade this node")]
+    #[error(
+        "stored value of format {0} is not known to this release, which writes {FORMAT}; use the one that wrote it, or a later one"
+    )]
     Format(u8),
     /// Known format, broken contents.
     #[error("stored value of format {format} is damaged: {why}")]

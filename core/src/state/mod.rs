@@ -151,7 +151,9 @@ pub enum Rejection {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// An entry that this release cannot read; it changed nothing anywhere.
-    #[error("entry of format {format} is not known to this release; upgrade this node")]
+    #[error(
+        "entry of format {format} is not known to this release; use the one that wrote it, or a later one"
+    )]
     Unreadable {
         /// Its format.
         format: u32,
