@@ -1,6 +1,7 @@
 //! The contract of what runs instances, on the real guard with real processes: everything is asked as a node
 //! asks it, and seen on the host.
 
+mod contract;
 mod deadlines;
 mod deaths;
 mod health;
