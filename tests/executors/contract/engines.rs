@@ -264,7 +264,12 @@ fn podman(account: Option<&Account>) -> Service {
         path("tmp"),
     );
     std::fs::write(at.join("containers.conf"), settings).unwrap();
-    std::fs::write(at.join("storage.conf"), "[storage]\ndriver = \"overlay\"\n").unwrap();
+    let storage = format!(
+        "[storage]\ndriver = \"overlay\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
+        path("root"),
+        path("runroot"),
+    );
+    std::fs::write(at.join("storage.conf"), storage).unwrap();
     for name in ["tmp", "run", "home"] {
         std::fs::create_dir(at.join(name)).unwrap();
     }
