@@ -210,6 +210,10 @@ impl Engine {
         let service = self.service.as_mut().unwrap();
         let _ = service.child.kill();
         let _ = service.child.wait();
+        // Its containerd died with it; a new one that finds either's number on disk waits for it.
+        for left in ["pid", "exec/containerd/containerd.pid", "exec/containerd/containerd.sock"] {
+            let _ = std::fs::remove_file(service.folder.path().join(left));
+        }
         service.child = dockerd(service.folder.path());
         answers(&self.socket).await;
     }
@@ -232,15 +236,18 @@ async fn answers(socket: &Path) {
     .await;
 }
 
-/// Without live restore a Docker that comes back ends what ran.
+/// With live restore: without it a Docker that comes back ends what ran.
 fn dockerd(folder: &Path) -> Child {
     let path = |name: &str| folder.join(name).display().to_string();
-    let log = std::fs::File::create(folder.join("dockerd.log")).unwrap();
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("dockerd.log")).unwrap();
+    // The host's own settings are for the host's own Docker.
+    std::fs::write(folder.join("daemon.json"), "{}").unwrap();
     let mut command = Command::new("dockerd");
     // Without a network of its own it disturbs no other.
     command
         .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
         .args(["-H", &format!("unix://{}", path("docker.sock")), "--live-restore"])
+        .args(["--config-file", &path("daemon.json")])
         .args(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"])
         .process_group(0)
         .stdin(Stdio::null())
