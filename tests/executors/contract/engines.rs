@@ -242,9 +242,11 @@ fn dockerd(folder: &Path) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("dockerd.log")).unwrap();
     // The host's own settings are for the host's own Docker.
     std::fs::write(folder.join("daemon.json"), "{}").unwrap();
-    let mut command = Command::new("dockerd");
-    // Without a network of its own it disturbs no other.
+    // On a host network of its own: a Docker that is to have no bridge takes away the one it finds, and that may
+    // be the host's own Docker's.
+    let mut command = Command::new("unshare");
     command
+        .args(["--net", "dockerd"])
         .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
         .args(["-H", &format!("unix://{}", path("docker.sock")), "--live-restore"])
         .args(["--config-file", &path("daemon.json")])
