@@ -5,7 +5,8 @@
 #   QUORATE_REQUIRE=cgroups tests/all.sh  as above, but fails when a named part is absent
 #
 # Parts: nextest (test runner), cgroups (limits on processes), etcd (the peer of `bench`), deny (cargo-deny),
-# fencing (ClusterLabs fence agents and OpenIPMI's simulator), docker (a node inside of a container),
+# fencing (ClusterLabs fence agents and OpenIPMI's simulator), docker (a node inside of a container, and
+# services as containers), podman and podman-rootless (services as containers of Podman),
 # netns (real cuts between network namespaces), faketime (wall clocks that jump), systemd (hosts of their own with
 # systemd as init) and cgroup2 (an emulated guest with version 2 alone), both made from Debian's archive into
 # $QUORATE_PARTS, /var/tmp/quorate-test-parts by default.
@@ -46,9 +47,9 @@ has_cgroups() {
 
 for part in ${require//,/ }; do
   case "$part" in
-    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime | systemd | cgroup2) ;;
+    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime | systemd | cgroup2 | podman | podman-rootless) ;;
     *)
-      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime, systemd, cgroup2\n' "$part" >&2
+      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime, systemd, cgroup2, podman, podman-rootless\n' "$part" >&2
       exit 2
       ;;
   esac
@@ -99,6 +100,21 @@ fi
 [ -e "${QUORATE_PARTS:-/var/tmp/quorate-test-parts}/guest-kernel/vmlinuz" ] ||
   absent cgroup2 "no kernel for a guest; run tests/parts/guest-kernel.sh"
 docker version >/dev/null 2>&1 || absent docker "no engine answers"
+if { required docker || required podman || required podman-rootless || [ "$ci" = true ]; } && [ ! -x /bin/busybox ]; then
+  apt_install busybox-static || true
+fi
+has_podman() { command -v podman && command -v runc && [ -x /bin/busybox ] && [ "$(id -u)" = 0 ]; }
+if { required podman || required podman-rootless || [ "$ci" = true ]; } && ! { has_podman && command -v slirp4netns && command -v newuidmap; } >/dev/null; then
+  apt_install podman runc netavark aardvark-dns slirp4netns uidmap fuse-overlayfs catatonit iptables busybox-static || true
+fi
+has_podman >/dev/null || absent podman "podman, runc or busybox-static is not installed, or this account is not root"
+# What runs without root's rights needs an account with ids of its own, and the devices of its network and disk.
+if has_podman >/dev/null && { required podman-rootless || [ "$ci" = true ]; }; then
+  id quorate-rootless >/dev/null 2>&1 || useradd -m quorate-rootless
+  chmod 666 /dev/net/tun /dev/fuse 2>/dev/null || true
+fi
+has_rootless() { has_podman && command -v slirp4netns && command -v newuidmap && id quorate-rootless && grep '^quorate-rootless:' /etc/subuid; }
+has_rootless >/dev/null 2>&1 || absent podman-rootless "slirp4netns, uidmap or the account quorate-rootless with sub ids is missing"
 has_cgroups || absent cgroups "neither a version 2 tree nor the version 1 controllers are mounted"
 [ -w /sys/fs/cgroup ] && [ "$(id -u)" = 0 ] || absent cgroups "this account may make none; run as root"
 cargo deny --version >/dev/null 2>&1 || absent deny "not installed; the tidy test checks licences and sources instead"

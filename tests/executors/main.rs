@@ -2,6 +2,7 @@
 //! asks it, and seen on the host.
 
 mod cgroup2;
+mod contract;
 mod deadlines;
 mod deaths;
 mod health;

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use quorate_core::observation::Unavailable;
 use quorate_core::spec::ContainerEngine;
 use serde::Deserialize;
@@ -114,6 +114,8 @@ fn identity(socket: &Path) -> std::io::Result<Identity> {
 struct Version {
     version: String,
     #[serde(default)]
+    api_version: String,
+    #[serde(default)]
     components: Option<Vec<Component>>,
 }
 
@@ -217,6 +219,21 @@ pub(super) async fn reach(engine: ContainerEngine, access: &Access) -> Result<Re
     }))
 }
 
+/// The newest version of the interface that both sides know. Found out by the one question that was asked anyway:
+/// Podman takes a third of a second for each.
+fn spoken(version: &Version) -> ClientVersion {
+    let newest = API_DEFAULT_VERSION;
+    let number = |text: &str| text.parse::<usize>().ok();
+    match version.api_version.split_once('.').map(|(major, minor)| (number(major), number(minor))) {
+        Some((Some(major_version), Some(minor_version)))
+            if (major_version, minor_version) < (newest.major_version, newest.minor_version) =>
+        {
+            ClientVersion { major_version, minor_version }
+        }
+        _ => ClientVersion { major_version: newest.major_version, minor_version: newest.minor_version },
+    }
+}
+
 async fn ask(engine: ContainerEngine, socket: &Path) -> Result<Reached, Unavailable> {
     let kind = name(engine);
     let unusable = |why: String| {
@@ -232,8 +249,7 @@ async fn ask(engine: ContainerEngine, socket: &Path) -> Result<Reached, Unavaila
     };
     let identity = identity(socket).map_err(|error| unusable(error.to_string()))?;
     let version: Version = plain::get(socket, "/version").await.map_err(|why| unusable(why.words()))?;
-    let parts = version.components.unwrap_or_default();
-    let podman = parts.iter().any(|part| part.name == "Podman Engine");
+    let podman = version.components.iter().flatten().any(|part| part.name == "Podman Engine");
     if podman != (engine == ContainerEngine::Podman) {
         let other = if podman { "podman" } else { "docker" };
         return Err(Unavailable {
@@ -242,9 +258,8 @@ async fn ask(engine: ContainerEngine, socket: &Path) -> Result<Reached, Unavaila
         });
     }
     let info: Info = plain::get(socket, "/info").await.map_err(|why| unusable(why.words()))?;
-    let docker = Docker::connect_with_unix(&socket.display().to_string(), PATIENCE_S, API_DEFAULT_VERSION)
+    let docker = Docker::connect_with_unix(&socket.display().to_string(), PATIENCE_S, &spoken(&version))
         .map_err(|error| unusable(error.to_string()))?;
-    let docker = docker.negotiate_version().await.map_err(|error| unusable(error.to_string()))?;
     let found = std::fs::metadata(socket).map_err(|error| unusable(error.to_string()))?;
     let said = info.rootless || info.security_options.iter().flatten().any(|one| one.contains("rootless"));
     let rootless = (said || found.uid() != 0).then_some(Owner { uid: found.uid(), gid: found.gid() });

@@ -2,6 +2,8 @@
 //! and a line longer than their buffer comes in pieces of one time: the cursor is a time and how many pieces of it
 //! are taken.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptions;
@@ -40,10 +42,6 @@ struct Reader {
 }
 
 impl Reader {
-    fn after(cursor: Option<&str>) -> Self {
-        Self { old: cursor.and_then(Cursor::parse), last: None }
-    }
-
     /// A piece with its time in front; none if it was taken before.
     fn take(&mut self, piece: &Bytes) -> Option<OutputPiece> {
         let blank = piece.iter().position(|byte| *byte == b' ')?;
@@ -60,16 +58,35 @@ impl Reader {
 }
 
 /// All output of a container after a cursor, and on as it comes.
+///
+/// An engine that follows may end before the last words of a run that is over. They are read once more: by then
+/// all of them are written.
 pub(super) fn follow(
     docker: Docker,
     name: &str,
     after: Option<&str>,
 ) -> BoxStream<'static, Result<OutputPiece, String>> {
-    let mut reader = Reader::after(after);
+    let taken = Arc::new(Mutex::new(after.and_then(Cursor::parse)));
+    let first = read(&docker, name, true, &taken);
+    let name = name.to_owned();
+    let rest = futures::stream::once(async move { read(&docker, &name, false, &taken) }).flatten();
+    first.chain(rest).boxed()
+}
+
+type Taken = Arc<Mutex<Option<Cursor>>>;
+
+fn read(
+    docker: &Docker,
+    name: &str,
+    follow: bool,
+    taken: &Taken,
+) -> BoxStream<'static, Result<OutputPiece, String>> {
+    let old = *taken.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut reader, taken) = (Reader { old, last: None }, taken.clone());
     // A second earlier: an engine may leave out the very second that is named.
-    let since = reader.old.map_or(0, |old| i32::try_from(old.at.unix_timestamp() - 1).unwrap_or(0));
+    let since = old.map_or(0, |old| i32::try_from(old.at.unix_timestamp() - 1).unwrap_or(0));
     let options = LogsOptions {
-        follow: true,
+        follow,
         stdout: true,
         stderr: true,
         timestamps: true,
@@ -84,7 +101,13 @@ pub(super) fn follow(
                 LogOutput::StdOut { message }
                 | LogOutput::StdErr { message }
                 | LogOutput::Console { message },
-            ) => reader.take(&message).map(Ok),
+            ) => {
+                let piece = reader.take(&message);
+                if piece.is_some() {
+                    *taken.lock().unwrap_or_else(PoisonError::into_inner) = reader.last;
+                }
+                piece.map(Ok)
+            }
             Ok(LogOutput::StdIn { .. }) => None,
             // Gone with all it wrote.
             Err(error) if words::status(&error) == Some(404) => None,
@@ -113,10 +136,10 @@ mod tests {
             "2026-01-02T03:04:06Z \n",
             "2026-01-02T05:04:07+02:00 e\n",
         ];
-        let all = read(&mut Reader::after(None), &lines);
+        let all = read(&mut Reader { old: None, last: None }, &lines);
         assert_eq!(all.iter().map(|one| one.0.as_str()).collect::<String>(), "a\nb\nc d\n\ne\n");
         for (at, (_, cursor)) in all.iter().enumerate() {
-            assert_eq!(read(&mut Reader::after(Some(cursor)), &lines), all[at + 1..]);
+            assert_eq!(read(&mut Reader { old: Cursor::parse(cursor), last: None }, &lines), all[at + 1..]);
         }
     }
 }
