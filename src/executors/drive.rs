@@ -41,7 +41,10 @@ pub(super) async fn start(
         let kind = engine.kind();
         ActError::Failed(format!("{}: {kind} is unavailable: {}; {}", start.id, why.why, why.remedy))
     })?;
-    let placing = engine.executor.placing(&fact, &start);
+    let mut placing = engine.executor.placing(&fact, &start);
+    if !shared.seen().groups() && placing.beyond.is_none() {
+        placing.beyond = Some("no control groups can be made on this host".to_owned());
+    }
     let _starting = Starting::begin(shared, &run);
     let Some(admitted) = shared.guard.admit(start.clone(), placing).await? else {
         return Ok(());
@@ -60,7 +63,11 @@ pub(super) async fn start(
         why = called_off(shared, &run) => Err(why),
     };
     let outcome = match outcome {
-        Ok(Some(pid)) => shared.guard.begun(run.clone(), pid).await.map_err(|error| error.to_string()),
+        Ok(Some(pid)) => match shared.guard.begun(run.clone(), pid).await {
+            // Whoever takes the guard's place is told by the next look.
+            Ok(()) | Err(ActError::Away(_)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        },
         // It was over at once: the next look at the engine finds how.
         Ok(None) => Ok(()),
         Err(why) => Err(why),
@@ -239,13 +246,13 @@ fn learn(shared: &Arc<Shared>, engine: &Engine, fact: Result<EngineFact, Unavail
 async fn settle(shared: &Arc<Shared>, engine: &Engine, found: Vec<Found>, before: &BTreeSet<RunId>) {
     let mut found: BTreeMap<RunId, Found> = found.into_iter().map(|one| (one.run.clone(), one)).collect();
     let held = held(shared, engine);
-    for (run, phase) in &held {
+    for (run, one) in &held {
         let told = |stage: &FoundStage| *stage != FoundStage::Made;
         let known = found.get(run).is_some_and(|found| told(&found.stage)) || before.contains(run);
         if shared.seen().starting.contains_key(run) || !known {
             continue;
         }
-        settle_one(shared, engine, run, phase, found.get(run)).await;
+        settle_one(shared, engine, run, one, found.get(run)).await;
     }
     let stays = |run: &RunId| held.contains_key(run) || shared.seen().starting.contains_key(run);
     let strays: Vec<RunId> = found.keys().filter(|run| !stays(run)).cloned().collect();
@@ -270,15 +277,23 @@ async fn settle(shared: &Arc<Shared>, engine: &Engine, found: Vec<Found>, before
     all.extend(found);
 }
 
+/// One run as the guard holds it.
+struct Held {
+    phase: InstancePhase,
+    /// Its main process; none before it is known to have begun.
+    pid: Option<u32>,
+}
+
 /// What the guard holds of this engine's.
-fn held(shared: &Shared, engine: &Engine) -> BTreeMap<RunId, InstancePhase> {
+fn held(shared: &Shared, engine: &Engine) -> BTreeMap<RunId, Held> {
     let seen = shared.seen();
     let instances = seen.slots.values().filter_map(|slot| slot.instance.as_ref());
     let own = instances.filter(|one| {
         let of_kind = |start: &StartInstance| start.spec.workload.executor() == engine.kind();
         one.phase.may_run() && seen.starts.get(&one.id).is_some_and(of_kind)
     });
-    own.map(|one| (RunId { id: one.id.clone(), restart: one.restarts }, one.phase.clone())).collect()
+    let held = |one: &InstanceReport| Held { phase: one.phase.clone(), pid: one.pid };
+    own.map(|one| (RunId { id: one.id.clone(), restart: one.restarts }, held(one))).collect()
 }
 
 /// What the guard holds of this engine's, and nobody is just starting.
@@ -288,21 +303,17 @@ fn expected(shared: &Shared, engine: &Engine) -> BTreeSet<RunId> {
     held.into_keys().filter(|run| !starting.contains_key(run)).collect()
 }
 
-async fn settle_one(
-    shared: &Arc<Shared>,
-    engine: &Engine,
-    run: &RunId,
-    phase: &InstancePhase,
-    found: Option<&Found>,
-) {
-    let starting = *phase == InstancePhase::Starting;
+async fn settle_one(shared: &Arc<Shared>, engine: &Engine, run: &RunId, one: &Held, found: Option<&Found>) {
+    let begun = one.pid.is_some();
     match found.map(|found| &found.stage) {
         Some(FoundStage::Running(pid)) => {
-            if starting && let Err(ActError::Failed(why)) = shared.guard.begun(run.clone(), *pid).await {
+            if one.pid != Some(*pid)
+                && let Err(ActError::Failed(why)) = shared.guard.begun(run.clone(), *pid).await
+            {
                 return give_up(shared, engine, run, why).await;
             }
             take_output_in(shared, engine, run);
-            if *phase == InstancePhase::Stopping && !engine.known().asked.contains(run) {
+            if one.phase == InstancePhase::Stopping && !engine.known().asked.contains(run) {
                 engine.known().asked.push(run.clone());
                 let asked = timeout(PATIENCE, engine.executor.ask_to_stop(&shared.owner, run)).await;
                 if !matches!(asked, Ok(Ok(()))) {
@@ -318,16 +329,15 @@ async fn settle_one(
             }
             let _ = shared.guard.over(run.clone(), EngineEnd::Exited(*exit)).await;
         }
-        Some(FoundStage::Made) if starting => {
-            let why = reason(shared, run, "it was made and never started");
+        // What never began may still begin, until it is taken away.
+        Some(FoundStage::Made) | None if !begun => {
+            let why = reason(shared, run, "its start was interrupted");
             give_up(shared, engine, run, why).await;
         }
-        None if starting => {
-            let why = reason(shared, run, "the node went away before it was started");
-            let _ = shared.guard.over(run.clone(), EngineEnd::NotStarted(why)).await;
-        }
+        // Its engine is still at its end.
+        Some(FoundStage::Made) => {}
         // Somebody took it away. The guard believes it once its process is gone.
-        Some(FoundStage::Made) | None => {
+        None => {
             let _ = shared.guard.over(run.clone(), EngineEnd::Exited(EngineExit::default())).await;
         }
     }

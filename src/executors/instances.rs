@@ -186,13 +186,13 @@ impl Shared {
         }
     }
 
-    /// Asks the guard for all it knows. False if it did not answer.
+    /// Asks the guard for all it knows. False if it did not tell all.
     pub(super) async fn look(self: &Arc<Self>) -> bool {
         let _one = self.looking.lock().await;
         let before = fingerprint(&self.seen().inventory(boot_now()));
         let known = self.seen().at.is_some();
         let asked = self.guard.inventory().await;
-        let answered = asked.is_ok();
+        let mut answered = asked.is_ok();
         match asked {
             Ok(slots) => {
                 let at = boot_now();
@@ -200,7 +200,7 @@ impl Shared {
                     let facts = self.guard.facts().await.ok();
                     self.seen().facts = facts;
                 }
-                self.learn_starts(&slots).await;
+                answered = self.learn_starts(&slots).await;
                 let mut seen = self.seen();
                 seen.slots = slots;
                 seen.at = Some(at);
@@ -217,7 +217,8 @@ impl Shared {
     }
 
     /// After a restart of the node the guard is the one that knows how instances were started.
-    async fn learn_starts(&self, slots: &BTreeMap<SlotId, SlotReport>) {
+    /// False while it has not told of every one.
+    async fn learn_starts(&self, slots: &BTreeMap<SlotId, SlotReport>) -> bool {
         let ids: Vec<InstanceId> =
             slots.values().filter_map(|slot| Some(slot.instance.as_ref()?.id.clone())).collect();
         let unknown = {
@@ -226,9 +227,14 @@ impl Shared {
             starts.retain(|id, _| ids.contains(id) || starting.keys().any(|run| run.id == *id));
             ids.iter().any(|id| !starts.contains_key(id))
         };
-        if unknown && let Ok(runs) = self.guard.runs().await {
-            self.seen().starts.extend(runs.into_iter().map(|start| (start.id.clone(), start)));
+        if !unknown {
+            return true;
         }
+        let runs = self.guard.runs().await;
+        let told = runs.is_ok();
+        let runs = runs.unwrap_or_default();
+        self.seen().starts.extend(runs.into_iter().map(|start| (start.id.clone(), start)));
+        told
     }
 
     /// Asks after the health of whatever runs and has a check; stops asking after what ended.

@@ -50,6 +50,12 @@ pub(super) struct Checked {
 }
 
 impl Seen {
+    /// Can the guard make control groups on this host?
+    pub(super) fn groups(&self) -> bool {
+        let without = |fact: &ExecutorFact| fact.capabilities.iter().any(|one| one == "track:processes");
+        !self.facts.as_ref().is_some_and(without)
+    }
+
     /// What was last seen, aged to now, with engines and health folded in.
     pub(super) fn inventory(&self, now: BootMs) -> BTreeMap<SlotId, SlotReport> {
         let age = self.at.map_or(Millis(0), |at| now.since(at));

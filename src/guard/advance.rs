@@ -35,7 +35,8 @@ impl Keeper {
         self.enforce(now);
         self.reset_if_overdue(now);
         let slots = &self.slots;
-        self.second.expire(|id| slots.get(id).is_some_and(|slot| slot.run.is_some()), now);
+        self.second
+            .expire(|id| slots.get(id).is_some_and(|slot| slot.run.is_some() || slot.raising.is_some()), now);
         let ids: Vec<SlotId> =
             self.slots.iter().filter(|(_, slot)| slot.run.is_some()).map(|(id, _)| id.clone()).collect();
         for id in ids {
@@ -72,7 +73,8 @@ impl Keeper {
         for run in self.active() {
             sooner(self.next_round);
             if run.exit.is_some() || run.told.is_some() {
-                let waits = run.driven() && run.told.is_none() && run.owed.is_some();
+                let owes = run.told.is_none() && run.owed.is_some();
+                let waits = run.driven() && (owes || (run.begun() && run.exit.is_none()));
                 sooner(now + if waits { WORD_ROUND } else { KILL_ROUND });
             }
             if let Some(ending) = &run.record.ending {
@@ -220,7 +222,8 @@ impl Keeper {
         if !run.driven() || run.told.is_some() {
             return false;
         }
-        if !served {
+        // What is in no group of the guard's may go on without the process that is known: only its engine can tell.
+        if !served || run.record.placing.beyond.is_some() {
             run.owed = None;
             return true;
         }
@@ -233,6 +236,14 @@ impl Keeper {
             return Err(ActError::Failed(format!("{which} is not expected; end it")));
         };
         if run.begun() {
+            // One of the host's own may go on with another main process.
+            if run.record.placing.beyond.is_some() && run.record.pid != Some(pid) && run.told.is_none() {
+                run.begin(pid);
+                run.exit = None;
+                let record = run.record.clone();
+                let _ = self.runs.save(&record);
+                self.second.note(&which.id.slot);
+            }
             return Ok(());
         }
         // One that is gone already is in no group any more, and its engine tells how it ended.
@@ -271,7 +282,8 @@ impl Keeper {
     /// The engine tells of the end of a run, or that it never began. Believed only once nothing of it is left.
     pub(super) fn over(&mut self, which: &RunId, end: EngineEnd) {
         let Some(run) = self.driven_run(which) else { return };
-        if run.told.is_none() {
+        // While its process lives, what was told of its end is not the last word.
+        if run.told.is_none() || run.main_alive() {
             if !run.begun() && matches!(end, EngineEnd::Exited(_)) {
                 // It was over before it was known to have begun.
                 run.stage = Stage::Begun;

@@ -238,9 +238,9 @@ impl Keeper {
     /// node is said not to be armed any more, and asks again when the cluster knows.
     fn take_back_armed(&mut self, id: &SlotId, why: &str) -> Result<(), ActError> {
         let now = boot_now();
-        let was_armed = self.second.holders(now).unarmed.is_none();
+        let known = self.second.gave_up(id);
         self.second.give_up(id, why, now);
-        if was_armed {
+        if !known {
             let text =
                 format!("{id}: waits until the cluster knows that its deadline is not armed here: {why}");
             return Err(ActError::Failed(text));

@@ -123,6 +123,11 @@ impl Second {
         self.given_up.insert(slot.clone(), (why.to_owned(), now + ASKED_FOR));
     }
 
+    /// Was that said already?
+    pub fn gave_up(&self, slot: &SlotId) -> bool {
+        self.given_up.contains_key(slot)
+    }
+
     /// It is over with that instance.
     pub fn recover(&mut self, slot: &SlotId) {
         self.given_up.remove(slot);

@@ -59,6 +59,8 @@ struct Held {
     main: Option<(u32, u64)>,
     /// Is its group left frozen, so that nobody who arrives runs?
     barred: bool,
+    /// Is the guard ending it? Then it stays barred whatever the lease says.
+    ending: bool,
     /// May its main process be outside of the group?
     beyond: bool,
     /// Why it could not be killed for sure.
@@ -172,9 +174,10 @@ impl Twin {
         let slot = record.start.id.slot.clone();
         let Some(group) = self.cgroups.known_group(&slot, record.placing.slice) else { return };
         let main = record.pid.map(|pid| (pid, record.start_time));
-        let beyond = record.placing.beyond.is_some();
+        let (ending, beyond) = (record.ending.is_some(), record.placing.beyond.is_some());
         let barred = self.held.get(&slot).is_some_and(|held| held.barred);
-        let mut held = Held { group, isolation: record.start.isolation, main, barred, beyond, unable: None };
+        let mut held =
+            Held { group, isolation: record.start.isolation, main, barred, ending, beyond, unable: None };
         held.check();
         self.held.insert(slot, held);
     }
@@ -212,7 +215,7 @@ impl Twin {
         let lease = self.lease.unwrap_or_default();
         for (slot, held) in &mut self.held {
             let Some(due) = lease.deadline(held.isolation).filter(|due| *due <= now) else {
-                if std::mem::take(&mut held.barred) {
+                if !held.ending && std::mem::take(&mut held.barred) {
                     held.group.freeze(false);
                 }
                 continue;

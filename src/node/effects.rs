@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use quorate_core::effect::Effect;
 use quorate_core::ids::{OperationId, SlotId};
@@ -19,6 +20,9 @@ use crate::executors::Instances;
 use crate::guard::GuardClient;
 use crate::layout::Layout;
 use crate::ports::ActError;
+
+/// Between two attempts at an effect that was not done.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What this node sees of itself.
 pub(super) struct Seen {
@@ -123,6 +127,8 @@ pub(super) fn carry_out(inner: &Arc<Inner>, effects: Vec<Effect>) {
         runtime.spawn(async move {
             if let Err(error) = act(&inner, effect).await {
                 tracing::warn!(effect = name, %error, "not done yet");
+                // What is refused at once would be asked for again at once.
+                tokio::time::sleep(AGAIN).await;
             }
             hold(&inner.works.under_way).remove(&name);
             inner.wake.notify_one();

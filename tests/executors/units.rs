@@ -385,7 +385,8 @@ async fn a_unit_of_the_host_is_managed_unless_anything_else_could_start_it() {
         let text = format!("[Service]\nExecStart=/bin/sleep 1000\nExecStop=/bin/touch /tmp/stopped\n{more}");
         fs::write(format!("/etc/systemd/system/{name}.service"), text).unwrap();
     };
-    write("own", "");
+    // Over is what is down for good, not what has lost its main process.
+    write("own", "ExecStopPost=/bin/sleep 1\n");
     write("again", "Restart=always\n");
     write("boot", "[Install]\nWantedBy=multi-user.target\n");
     systemctl(&["daemon-reload"]);
@@ -400,6 +401,15 @@ async fn a_unit_of_the_host_is_managed_unless_anything_else_could_start_it() {
     until("it is admitted", async || node.instances().start(start.clone()).await.ok()).await;
     let pid = node.running("own").await;
     assert_eq!(systemctl(&["show", "own.service", "-P", "MainPID"]), pid.to_string());
+    // Restarted behind the cluster's back it is the same run, with another main process.
+    systemctl(&["restart", "own.service"]);
+    let main = systemctl(&["show", "own.service", "-P", "MainPID"]);
+    until("its new process is known", async || {
+        let report = node.report("own")?;
+        let same = report.restarts == 0 && report.phase == InstancePhase::Running;
+        (same && report.pid.map(|pid| pid.to_string()) == Some(main.clone())).then_some(())
+    })
+    .await;
     assert!(!node.report("own").unwrap().armed);
     let why = node.guard.as_ref().unwrap().report().unarmed.unwrap().why;
     assert!(why.contains("own/0") && why.contains("existing unit"), "{why}");

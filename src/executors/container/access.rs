@@ -61,7 +61,8 @@ impl Access {
         let local = named.as_deref().and_then(|named| named.strip_prefix("unix://")).map(PathBuf::from);
         Self {
             remote: named.filter(|_| local.is_none()),
-            sockets: local.into_iter().chain(known).collect(),
+            // One that is named is the only one: another engine would not know what that one runs.
+            sockets: local.map_or(known, |named| vec![named]),
             credentials: files,
         }
     }

@@ -8,7 +8,7 @@ use super::bus::Bus;
 use crate::ports::RunId;
 
 /// Refuses a unit that anything but this node could start.
-pub(super) async fn check(bus: &Bus, name: &str, running: bool) -> Result<(), String> {
+pub(super) async fn check(bus: &Bus, name: &str) -> Result<(), String> {
     let wrong = |why: String, remedy: &str| Err(format!("spec.unit: {name} {why}; {remedy}"));
     let asked = |error: zbus::Error| format!("spec.unit: {name} cannot be asked about: {error}");
     let unit = bus.manager().load_unit(name).await.map_err(asked)?;
@@ -20,7 +20,7 @@ pub(super) async fn check(bus: &Bus, name: &str, running: bool) -> Result<(), St
         return wrong(format!("is {state} on this node"), "install the unit there, or name another");
     }
     let enabled = text("Unit", "UnitFileState").await?;
-    if matches!(enabled.as_str(), "enabled" | "enabled-runtime" | "linked-runtime" | "alias") {
+    if matches!(enabled.as_str(), "enabled" | "enabled-runtime" | "linked-runtime" | "alias" | "generated") {
         let remedy = format!("run systemctl disable {name}: only the cluster may start it");
         return wrong(format!("is {enabled}: the host would start it by itself"), &remedy);
     }
@@ -29,13 +29,16 @@ pub(super) async fn check(bus: &Bus, name: &str, running: bool) -> Result<(), St
         let remedy = "set Restart=no in a drop-in: only the cluster may start it again";
         return wrong(format!("has Restart={restart}"), remedy);
     }
-    let triggers: Vec<String> = bus.property(&unit, "Unit", "TriggeredBy").await.map_err(asked)?;
-    if !triggers.is_empty() {
-        let remedy = "disable and stop those: only the cluster may start it";
-        return wrong(format!("is started by {}", triggers.join(", ")), remedy);
+    for others in ["TriggeredBy", "WantedBy", "RequiredBy", "UpheldBy", "BoundBy"] {
+        // Older managers do not know all of these.
+        let names: Vec<String> = bus.property(&unit, "Unit", others).await.unwrap_or_default();
+        if !names.is_empty() {
+            let remedy = "take it out of those: only the cluster may start it";
+            return wrong(format!("is started by {}", names.join(", ")), remedy);
+        }
     }
     let active = text("Unit", "ActiveState").await?;
-    if !running && matches!(active.as_str(), "active" | "activating" | "reloading") {
+    if matches!(active.as_str(), "active" | "activating" | "reloading") {
         return wrong("runs already, started by somebody else".to_owned(), "stop it first");
     }
     Ok(())
@@ -65,6 +68,17 @@ impl Marks {
 
     pub(super) fn get(&self, run: &RunId) -> Option<String> {
         fs::read_to_string(self.path(run)).ok()
+    }
+
+    /// Another run that has the unit, if there is one.
+    pub(super) fn other(&self, run: &RunId, unit: &str) -> Option<RunId> {
+        self.all().into_iter().find(|(other, name)| other != run && name == unit).map(|(other, _)| other)
+    }
+
+    /// When a run was given its unit, in seconds of the wall clock, which the journal counts by.
+    pub(super) fn since(&self, run: &RunId) -> Option<u64> {
+        let written = fs::metadata(self.path(run)).ok()?.modified().ok()?;
+        Some(written.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs())
     }
 
     pub(super) fn drop(&self, run: &RunId) {

@@ -54,14 +54,17 @@ struct Reading {
 pub(super) fn follow(
     unit: String,
     after: Option<String>,
+    since: Option<u64>,
     over: watch::Receiver<bool>,
 ) -> BoxStream<'static, Result<OutputPiece, String>> {
     let mut command = Command::new("journalctl");
     // What the manager itself says of a unit is no output of it.
     command.args(["--no-pager", "--quiet", "--output=json", "--follow", "--lines=all"]);
     command.arg(format!("_SYSTEMD_UNIT={unit}"));
-    if let Some(after) = after {
-        command.arg(format!("--after-cursor={after}"));
+    match (after, since) {
+        (Some(after), _) => drop(command.arg(format!("--after-cursor={after}"))),
+        (None, Some(since)) => drop(command.arg(format!("--since=@{since}"))),
+        (None, None) => {}
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = match command.spawn() {

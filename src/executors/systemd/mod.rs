@@ -132,7 +132,7 @@ impl Shared {
     async fn prepare(&self, start: &StartInstance) -> Result<(), String> {
         let unit = workload(start)?;
         match &unit.source {
-            UnitSource::Existing(name) => existing::check(&self.bus().await?, name, false).await,
+            UnitSource::Existing(name) => existing::check(&self.bus().await?, name).await,
             UnitSource::Transient { command, working_dir, user, .. } => {
                 let program = command.first().map(String::as_str).unwrap_or_default();
                 check_program(program)?;
@@ -165,18 +165,25 @@ impl Shared {
                 name
             }
             UnitSource::Existing(name) => {
-                existing::check(&bus, name, false).await?;
-                Marks::of(&place.owner)
+                existing::check(&bus, name).await?;
+                let marks = Marks::of(&place.owner);
+                if let Some(other) = marks.other(&run, name) {
+                    return Err(format!("spec.unit: {name} is not free of {other} yet"));
+                }
+                marks
                     .put(&run, name)
                     .map_err(|error| format!("cannot note down whose {name} is: {error}"))?;
                 self.started(&bus, bus.job(manager.start_unit(name, "fail")).await, name, unit).await?;
                 name.clone()
             }
         };
-        match self.stage(&bus, &name).await? {
+        let ours = matches!(unit.source, UnitSource::Transient { .. });
+        match self.stage(&bus, &name, ours).await? {
             FoundStage::Running(pid) => Ok(Some(pid)),
             FoundStage::Exited(_) => Ok(None),
-            FoundStage::Made => Err(format!("{name} was started and does not run")),
+            FoundStage::Made => Err(format!(
+                "{name} runs without a main process that systemd knows; set Type= or PIDFile= so that it does"
+            )),
         }
     }
 
@@ -201,7 +208,8 @@ impl Shared {
         }
     }
 
-    async fn stage(&self, bus: &Bus, name: &str) -> Result<FoundStage, String> {
+    /// `ours` is one that was made here, which stays after its end to be read.
+    async fn stage(&self, bus: &Bus, name: &str, ours: bool) -> Result<FoundStage, String> {
         let failed = |error: zbus::Error| error.to_string();
         let path = bus.manager().load_unit(name).await.map_err(failed)?;
         let active: String = bus.property(&path, "Unit", "ActiveState").await.map_err(failed)?;
@@ -209,7 +217,10 @@ impl Shared {
         if pid > 0 {
             return Ok(FoundStage::Running(pid));
         }
-        if matches!(active.as_str(), "activating" | "reloading") {
+        // Over is what is down for good: stopping, or up without its main process, is not.
+        let sub: String = bus.property(&path, "Unit", "SubState").await.map_err(failed)?;
+        let kept = active == "active" && sub == "exited" && ours;
+        if !kept && !matches!(active.as_str(), "inactive" | "failed") {
             return Ok(FoundStage::Made);
         }
         Ok(FoundStage::Exited(self.exit(bus, &path).await.map_err(failed)?))
@@ -230,10 +241,11 @@ impl Shared {
             Ok(listed) => listed,
             Err(error) => return Err(self.lost(&error).await),
         };
-        let own = listed.into_iter().filter_map(|unit| Some((names::run(owner, &unit.0)?, unit.0)));
+        let own = listed.into_iter().filter_map(|unit| Some((names::run(owner, &unit.0)?, unit.0, true)));
+        let marked = Marks::of(owner).all().into_iter().map(|(run, unit)| (run, unit, false));
         let mut all = Vec::new();
-        for (run, unit) in own.chain(Marks::of(owner).all()) {
-            let stage = self.stage(&bus, &unit).await?;
+        for (run, unit, ours) in own.chain(marked) {
+            let stage = self.stage(&bus, &unit, ours).await?;
             if matches!(stage, FoundStage::Exited(_)) {
                 self.over_of(&run).send_replace(true);
             }
@@ -273,12 +285,19 @@ impl Shared {
 
     async fn remove(&self, owner: &str, run: &RunId) -> Result<(), String> {
         let (unit, marked) = Self::unit_of(owner, run);
-        let bus = self.bus().await?;
-        let _ = bus.manager().kill_unit(&unit, "all", libc::SIGKILL).await;
-        self.stop(&unit).await?;
-        let _ = bus.manager().reset_failed_unit(&unit).await;
+        let marks = Marks::of(owner);
+        // The unit may be the next run's by now.
+        if !marked || marks.other(run, &unit).is_none() {
+            let bus = self.bus().await?;
+            let _ = bus.manager().kill_unit(&unit, "all", libc::SIGKILL).await;
+            self.stop(&unit).await?;
+            if !matches!(self.stage(&bus, &unit, !marked).await?, FoundStage::Exited(_)) {
+                return Err(format!("{unit} is not down yet"));
+            }
+            let _ = bus.manager().reset_failed_unit(&unit).await;
+        }
         if marked {
-            Marks::of(owner).drop(run);
+            marks.drop(run);
         }
         self.over().remove(run);
         Ok(())
@@ -369,8 +388,11 @@ impl Executor for Systemd {
         run: &RunId,
         after: Option<String>,
     ) -> Option<BoxStream<'static, Result<OutputPiece, String>>> {
-        let (unit, _) = Shared::unit_of(owner, run);
-        transient::journal_runs().then(|| journal::follow(unit, after, self.shared.over_of(run).subscribe()))
+        let (unit, marked) = Shared::unit_of(owner, run);
+        // A unit of the host has a journal of before.
+        let since = if marked { Marks::of(owner).since(run) } else { None };
+        let over = || self.shared.over_of(run).subscribe();
+        transient::journal_runs().then(|| journal::follow(unit, after, since, over()))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
