@@ -67,6 +67,11 @@ pub(super) async fn start(
     match outcome {
         Ok(()) => {
             take_output_in(shared, engine, &run);
+            shared.look().await;
+            let report = shared.seen().slots.get(&run.id.slot).and_then(|slot| slot.instance.clone());
+            if report.is_some_and(|report| is_of(&report, &run) && report.phase == InstancePhase::Running) {
+                release(shared, engine, &run).await;
+            }
             Ok(())
         }
         Err(why) => {
@@ -91,6 +96,14 @@ async fn prepare_and_launch(
     match timeout(LAUNCH, engine.executor.launch(start, place)).await {
         Ok(launched) => launched,
         Err(_) => Err(format!("{} did not start it within {} s", engine.kind(), LAUNCH.as_secs())),
+    }
+}
+
+/// Lets a run go on that the guard has: one that is to end already never gets here. What cannot be done now the
+/// next look does.
+async fn release(shared: &Arc<Shared>, engine: &Engine, run: &RunId) {
+    if let Ok(Err(error)) = timeout(PATIENCE, engine.executor.release(&shared.owner, run)).await {
+        tracing::warn!(%run, %error, "it is held back still");
     }
 }
 
@@ -296,6 +309,20 @@ async fn settle_one(
                 }
             }
         }
+        Some(FoundStage::Held(pid)) => match phase {
+            // Released by the next look, once the guard says that it runs.
+            InstancePhase::Starting => {
+                if let Err(ActError::Failed(why)) = shared.guard.begun(run.clone(), *pid).await {
+                    give_up(shared, engine, run, why).await;
+                }
+            }
+            InstancePhase::Running => release(shared, engine, run).await,
+            _ => give_up(shared, engine, run, "called off before it ran".to_owned()).await,
+        },
+        // A start that was given up, and came to its end only now: its machine or container never ran for the guard.
+        Some(FoundStage::Exited(_)) if shared.seen().failed.contains_key(run) => {
+            give_up(shared, engine, run, reason(shared, run, "it was given up")).await;
+        }
         Some(FoundStage::Exited(exit)) => {
             take_output_in(shared, engine, run);
             let drained = engine.known().pumps.get(run).map(|pump| pump.drained(LAST_WORDS));
@@ -312,6 +339,8 @@ async fn settle_one(
             let why = reason(shared, run, "the node went away before it was started");
             let _ = shared.guard.over(run.clone(), EngineEnd::NotStarted(why)).await;
         }
+        // Its process is gone and its engine is not done with that: the next look tells how it ended.
+        Some(FoundStage::Made) if *phase == InstancePhase::Running => {}
         // Somebody took it away. The guard believes it once its process is gone.
         Some(FoundStage::Made) | None => {
             let _ = shared.guard.over(run.clone(), EngineEnd::Exited(EngineExit::default())).await;

@@ -172,7 +172,7 @@ impl Shared {
             }
         };
         match self.stage(&bus, &name).await? {
-            FoundStage::Running(pid) => Ok(Some(pid)),
+            FoundStage::Running(pid) | FoundStage::Held(pid) => Ok(Some(pid)),
             FoundStage::Exited(_) => Ok(None),
             FoundStage::Made => Err(format!("{name} was started and does not run")),
         }
