@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! start -> guard (native process)                       guard holds every deadline and says what runs
-//!       -> guard.admit -> prepare -> launch -> guard.begun   (engine)
+//!       -> guard.admit -> prepare -> launch -> guard.begun -> release   (engine)
 //! keep:  guard's inventory + what each engine has -> guard.begun / guard.over, strays removed
 //! ```
 
@@ -12,18 +12,29 @@ mod drive;
 mod engine;
 mod health;
 mod instances;
+#[cfg(feature = "libvirt")]
+mod libvirt;
 mod pump;
 mod seen;
 mod systemd;
+#[cfg(not(feature = "libvirt"))]
+mod unbuilt;
 
 use std::sync::Arc;
 
 pub use instances::Instances;
+#[cfg(feature = "libvirt")]
+pub use libvirt::{DomainType, Libvirt};
 pub use systemd::Systemd;
 
 use crate::ports::Executor;
 
 /// A driver for each engine that this build knows, whether this host has the engine or not.
 pub fn drivers() -> Vec<Arc<dyn Executor>> {
-    vec![Arc::new(Systemd::new(None))]
+    #[cfg(feature = "libvirt")]
+    let machines: Arc<dyn Executor> = Arc::new(Libvirt::new(None, None));
+    #[cfg(not(feature = "libvirt"))]
+    let machines: Arc<dyn Executor> =
+        Arc::new(unbuilt::Unbuilt::new(quorate_core::spec::ExecutorKind::Libvirt));
+    vec![Arc::new(Systemd::new(None)), machines]
 }
