@@ -7,7 +7,8 @@
 # Parts: nextest (test runner), cgroups (limits on processes), etcd (the peer of `bench`), deny (cargo-deny),
 # fencing (ClusterLabs fence agents and OpenIPMI's simulator), docker (a node inside of a container),
 # netns (real cuts between network namespaces), faketime (wall clocks that jump), systemd (hosts of their own with
-# systemd as init, made from Debian's archive into $QUORATE_PARTS, /var/tmp/quorate-test-parts by default).
+# systemd as init, made from Debian's archive into $QUORATE_PARTS, /var/tmp/quorate-test-parts by default),
+# libvirt (the driver of virtual machines is built and tested with emulated guests; without it that driver is left out).
 # With CI=true the lock file must be current and the runner is a required part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,6 +39,22 @@ apt_install() { # PACKAGE..: only as root, one at a time
     apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null
   ) 9>"${TMPDIR:-/tmp}/quorate-apt.lock"
 }
+has_libvirt() {
+  pkg-config --exists libvirt && command -v libvirtd && command -v virsh && command -v qemu-img &&
+    command -v qemu-system-x86_64 && command -v setpriv
+}
+install_libvirt() {
+  local packages=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients libvirt-dev qemu-system-x86 seabios
+    busybox-static cpio pkg-config)
+  local policy=/usr/sbin/policy-rc.d
+  # The tests start daemons of their own; the packages are to start none.
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  # A newer qemu-utils than the emulator, as backports bring it, is at odds with it.
+  apt_install --allow-downgrades "${packages[@]}" 'qemu-utils=1:7.2*' 2>/dev/null || apt_install "${packages[@]}" qemu-utils
+}
 has_cgroups() {
   grep -qw cgroup2 /proc/mounts && return 0
   grep -q 'cgroup .*\bmemory\b' /proc/mounts && grep -q 'cgroup .*\bfreezer\b' /proc/mounts
@@ -45,9 +62,9 @@ has_cgroups() {
 
 for part in ${require//,/ }; do
   case "$part" in
-    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime | systemd) ;;
+    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime | systemd | libvirt) ;;
     *)
-      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime, systemd\n' "$part" >&2
+      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime, systemd, libvirt\n' "$part" >&2
       exit 2
       ;;
   esac
@@ -89,6 +106,16 @@ if required systemd && [ "$(id -u)" = 0 ]; then
 fi
 [ -e "${QUORATE_PARTS:-/var/tmp/quorate-test-parts}/unit-root/.done" ] ||
   absent systemd "no files of a host to start; run tests/parts/unit-root.sh as root"
+features=()
+if required libvirt && [ "$(id -u)" = 0 ]; then
+  has_libvirt >/dev/null || install_libvirt || true
+  tests/parts/machine-parts.sh >/dev/null || true
+fi
+if has_libvirt >/dev/null && [ -e "${QUORATE_PARTS:-/var/tmp/quorate-test-parts}/machines/.done" ]; then
+  features=(--features libvirt)
+else
+  absent libvirt "libvirt, its headers, qemu or the guest is missing; as root run QUORATE_REQUIRE=libvirt tests/all.sh"
+fi
 docker version >/dev/null 2>&1 || absent docker "no engine answers"
 has_cgroups || absent cgroups "neither a version 2 tree nor the version 1 controllers are mounted"
 [ -w /sys/fs/cgroup ] && [ "$(id -u)" = 0 ] || absent cgroups "this account may make none; run as root"
@@ -100,6 +127,9 @@ cargo fmt --all --check
 
 say "lints"
 cargo clippy "${locked[@]}" --workspace --all-targets --quiet -- -D warnings
+if [ ${#features[@]} -gt 0 ]; then
+  cargo clippy "${locked[@]}" "${features[@]}" --package quorate --all-targets --quiet -- -D warnings
+fi
 
 if cargo deny --version >/dev/null 2>&1; then
   say "licences"
@@ -107,7 +137,7 @@ if cargo deny --version >/dev/null 2>&1; then
 fi
 
 say "examples in the documentation"
-cargo test "${locked[@]}" --workspace --doc --quiet
+cargo test "${locked[@]}" "${features[@]}" --workspace --doc --quiet
 
 say "tests"
 for line in "${left_out[@]}"; do
@@ -116,8 +146,8 @@ done
 if cargo nextest --version >/dev/null 2>&1; then
   profile=default
   [ "$ci" = true ] && profile=ci
-  cargo nextest run "${locked[@]}" --workspace --profile "$profile"
+  cargo nextest run "${locked[@]}" "${features[@]}" --workspace --profile "$profile"
 else
   # Without the runner's groups the tests that measure time would disturb one another.
-  cargo test "${locked[@]}" --workspace --all-targets -- --test-threads 1
+  cargo test "${locked[@]}" "${features[@]}" --workspace --all-targets -- --test-threads 1
 fi
