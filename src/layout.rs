@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use quorate_core::effect::StartInstance;
-use quorate_core::ids::{NodeId, OperationId, SlotId};
+use quorate_core::ids::{InstanceId, NodeId, OperationId, SlotId};
 
 use crate::host::Account;
+use crate::ports::RunId;
 
 /// A node's data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +115,25 @@ impl GroupNames {
 /// A slot as a file name; unambiguous, since an ordinal holds no dot.
 pub fn slot_folder(slot: &SlotId) -> String {
     format!("{}.{}", slot.service, slot.ordinal)
+}
+
+/// What the names of all runs of a node begin with, where an engine has names.
+pub fn run_names(owner: &str) -> String {
+    format!("quorate-{owner}-")
+}
+
+/// How an engine knows a run: the name alone says whose it is, so that nothing else is ever touched.
+pub fn run_name(owner: &str, run: &RunId) -> String {
+    format!("{}{}-{}-{}", run_names(owner), slot_folder(&run.id.slot), run.id.token, run.restart)
+}
+
+/// The run of that owner that a name stands for.
+pub fn run_of_name(owner: &str, name: &str) -> Option<RunId> {
+    let rest = name.strip_prefix(&run_names(owner))?;
+    let (rest, restart) = rest.rsplit_once('-')?;
+    let (slot, token) = rest.rsplit_once('-')?;
+    let id = InstanceId { slot: slot_of_folder(slot)?, token: token.parse().ok()? };
+    Some(RunId { id, restart: restart.parse().ok()? })
 }
 
 /// The slot that a file name stands for.

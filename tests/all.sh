@@ -9,7 +9,8 @@
 # services as containers), podman and podman-rootless (services as containers of Podman),
 # netns (real cuts between network namespaces), faketime (wall clocks that jump), systemd (hosts of their own with
 # systemd as init) and cgroup2 (an emulated guest with version 2 alone), both made from Debian's archive into
-# $QUORATE_PARTS, /var/tmp/quorate-test-parts by default.
+# $QUORATE_PARTS, /var/tmp/quorate-test-parts by default, as is what libvirt needs (the driver of virtual machines is
+# built and tested with emulated guests; without it that driver is left out).
 # With CI=true the lock file must be current and the runner is a required part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,6 +41,22 @@ apt_install() { # PACKAGE..: only as root, one at a time
     apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null
   ) 9>"${TMPDIR:-/tmp}/quorate-apt.lock"
 }
+has_libvirt() {
+  pkg-config --exists libvirt && command -v libvirtd && command -v virsh && command -v qemu-img &&
+    command -v qemu-system-x86_64 && command -v setpriv
+}
+install_libvirt() {
+  local packages=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients libvirt-dev qemu-system-x86 seabios
+    busybox-static cpio pkg-config)
+  local policy=/usr/sbin/policy-rc.d
+  # The tests start daemons of their own; the packages are to start none.
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  # A newer qemu-utils than the emulator, as backports bring it, is at odds with it.
+  apt_install --allow-downgrades "${packages[@]}" 'qemu-utils=1:7.2*' 2>/dev/null || apt_install "${packages[@]}" qemu-utils
+}
 has_cgroups() {
   grep -qw cgroup2 /proc/mounts && return 0
   grep -q 'cgroup .*\bmemory\b' /proc/mounts && grep -q 'cgroup .*\bfreezer\b' /proc/mounts
@@ -47,9 +64,9 @@ has_cgroups() {
 
 for part in ${require//,/ }; do
   case "$part" in
-    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime | systemd | cgroup2 | podman | podman-rootless) ;;
+    nextest | cgroups | etcd | deny | fencing | docker | netns | faketime | systemd | cgroup2 | podman | podman-rootless | libvirt) ;;
     *)
-      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime, systemd, cgroup2, podman, podman-rootless\n' "$part" >&2
+      printf 'tests/all.sh: QUORATE_REQUIRE names %s; parts are nextest, cgroups, etcd, deny, fencing, docker, netns, faketime, systemd, cgroup2, podman, podman-rootless, libvirt\n' "$part" >&2
       exit 2
       ;;
   esac
@@ -99,6 +116,16 @@ if required cgroup2; then
 fi
 [ -e "${QUORATE_PARTS:-/var/tmp/quorate-test-parts}/guest-kernel/vmlinuz" ] ||
   absent cgroup2 "no kernel for a guest; run tests/parts/guest-kernel.sh"
+features=()
+if required libvirt && [ "$(id -u)" = 0 ]; then
+  has_libvirt >/dev/null || install_libvirt || true
+  tests/parts/machine-parts.sh >/dev/null || true
+fi
+if has_libvirt >/dev/null && [ -e "${QUORATE_PARTS:-/var/tmp/quorate-test-parts}/machines/.done" ]; then
+  features=(--features libvirt)
+else
+  absent libvirt "libvirt, its headers, qemu or the guest is missing; as root run QUORATE_REQUIRE=libvirt tests/all.sh"
+fi
 docker version >/dev/null 2>&1 || absent docker "no engine answers"
 if { required docker || required podman || required podman-rootless || [ "$ci" = true ]; } && [ ! -x /bin/busybox ]; then
   apt_install busybox-static || true
@@ -125,6 +152,9 @@ cargo fmt --all --check
 
 say "lints"
 cargo clippy "${locked[@]}" --workspace --all-targets --quiet -- -D warnings
+if [ ${#features[@]} -gt 0 ]; then
+  cargo clippy "${locked[@]}" "${features[@]}" --package quorate --all-targets --quiet -- -D warnings
+fi
 
 if cargo deny --version >/dev/null 2>&1; then
   say "licences"
@@ -132,7 +162,7 @@ if cargo deny --version >/dev/null 2>&1; then
 fi
 
 say "examples in the documentation"
-cargo test "${locked[@]}" --workspace --doc --quiet
+cargo test "${locked[@]}" "${features[@]}" --workspace --doc --quiet
 
 say "tests"
 for line in "${left_out[@]}"; do
@@ -141,8 +171,8 @@ done
 if cargo nextest --version >/dev/null 2>&1; then
   profile=default
   [ "$ci" = true ] && profile=ci
-  cargo nextest run "${locked[@]}" --workspace --profile "$profile"
+  cargo nextest run "${locked[@]}" "${features[@]}" --workspace --profile "$profile"
 else
   # Without the runner's groups the tests that measure time would disturb one another.
-  cargo test "${locked[@]}" --workspace --all-targets -- --test-threads 1
+  cargo test "${locked[@]}" "${features[@]}" --workspace --all-targets -- --test-threads 1
 fi

@@ -75,6 +75,11 @@ pub(super) async fn start(
     match outcome {
         Ok(()) => {
             take_output_in(shared, engine, &run);
+            shared.look().await;
+            let report = shared.seen().slots.get(&run.id.slot).and_then(|slot| slot.instance.clone());
+            if report.is_some_and(|report| is_of(&report, &run) && report.phase == InstancePhase::Running) {
+                release(shared, engine, &run).await;
+            }
             Ok(())
         }
         Err(why) => {
@@ -99,6 +104,14 @@ async fn prepare_and_launch(
     match timeout(LAUNCH, engine.executor.launch(start, place)).await {
         Ok(launched) => launched,
         Err(_) => Err(format!("{} did not start it within {} s", engine.kind(), LAUNCH.as_secs())),
+    }
+}
+
+/// Lets a run go on that the guard has: one that is to end already never gets here. What cannot be done now the
+/// next look does.
+async fn release(shared: &Arc<Shared>, engine: &Engine, run: &RunId) {
+    if let Ok(Err(error)) = timeout(PATIENCE, engine.executor.release(&shared.owner, run)).await {
+        tracing::warn!(%run, %error, "it is held back still");
     }
 }
 
@@ -320,6 +333,20 @@ async fn settle_one(shared: &Arc<Shared>, engine: &Engine, run: &RunId, one: &He
                     engine.known().asked.retain(|one| one != run);
                 }
             }
+        }
+        Some(FoundStage::Held(pid)) => match one.phase {
+            // Released by the next look, once the guard says that it runs.
+            InstancePhase::Starting => {
+                if let Err(ActError::Failed(why)) = shared.guard.begun(run.clone(), *pid).await {
+                    give_up(shared, engine, run, why).await;
+                }
+            }
+            InstancePhase::Running => release(shared, engine, run).await,
+            _ => give_up(shared, engine, run, "called off before it ran".to_owned()).await,
+        },
+        // A start that was given up, and came to its end only now: its machine or container never ran for the guard.
+        Some(FoundStage::Exited(_)) if shared.seen().failed.contains_key(run) => {
+            give_up(shared, engine, run, reason(shared, run, "it was given up")).await;
         }
         Some(FoundStage::Exited(exit)) => {
             take_output_in(shared, engine, run);

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! start -> guard (native process)                       guard holds every deadline and says what runs
-//!       -> guard.admit -> prepare -> launch -> guard.begun   (engine)
+//!       -> guard.admit -> prepare -> launch -> guard.begun -> release   (engine)
 //! keep:  guard's inventory + what each engine has -> guard.begun / guard.over, strays removed
 //! ```
 
@@ -13,14 +13,20 @@ mod drive;
 mod engine;
 mod health;
 mod instances;
+#[cfg(feature = "libvirt")]
+mod libvirt;
 mod pump;
 mod seen;
 mod systemd;
+#[cfg(not(feature = "libvirt"))]
+mod unbuilt;
 
 use std::sync::Arc;
 
 pub use container::{Access, Containers};
 pub use instances::Instances;
+#[cfg(feature = "libvirt")]
+pub use libvirt::{DomainType, Libvirt};
 use quorate_core::spec::ContainerEngine;
 pub use systemd::Systemd;
 
@@ -32,5 +38,10 @@ pub fn drivers() -> Vec<Arc<dyn Executor>> {
         Arc::new(Containers::new(engine, Access::from_environment(engine)))
     });
     let units: Arc<dyn Executor> = Arc::new(Systemd::new(None));
-    containers.into_iter().chain([units]).collect()
+    #[cfg(feature = "libvirt")]
+    let machines: Arc<dyn Executor> = Arc::new(Libvirt::new(None, None));
+    #[cfg(not(feature = "libvirt"))]
+    let machines: Arc<dyn Executor> =
+        Arc::new(unbuilt::Unbuilt::new(quorate_core::spec::ExecutorKind::Libvirt));
+    containers.into_iter().chain([units, machines]).collect()
 }

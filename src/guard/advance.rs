@@ -4,6 +4,7 @@
 use quorate_core::effect::Isolation;
 use quorate_core::ids::SlotId;
 use quorate_core::observation::{ExitKind, ExitReason};
+use quorate_core::spec::Workload;
 use quorate_core::units::{BootMs, Millis};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait, waitpid};
 
@@ -11,8 +12,9 @@ use super::disk::Job;
 use super::keeper::{Act, Keeper, NOBODY};
 use super::records::Ended;
 use super::reset;
-use super::run::{RawExit, Run, Stage};
+use super::run::{RawExit, Run, Stage, named};
 use crate::host::{ProcessStat, boot_now};
+use crate::layout::{guard_name, run_name};
 use crate::ports::{ActError, EngineEnd, RunId};
 
 /// Between two looks at what is being killed.
@@ -230,8 +232,10 @@ impl Keeper {
         now.since(*run.owed.get_or_insert(now)) < WORD
     }
 
-    /// The engine has started a run that it was handed.
+    /// The engine has started a run that it was handed. A machine comes held back, and is not always where it was
+    /// told to be: it is taken in here, in every tree, before anything in it runs. The caller releases it after that.
     pub(super) fn begun(&mut self, which: &RunId, pid: u32) -> Result<(), ActError> {
+        let name = run_name(&guard_name(self.layout.root()), which);
         let Some(run) = self.driven_run(which) else {
             return Err(ActError::Failed(format!("{which} is not expected; end it")));
         };
@@ -245,6 +249,18 @@ impl Keeper {
                 self.second.note(&which.id.slot);
             }
             return Ok(());
+        }
+        let machine = matches!(run.record.start.spec.workload, Workload::Machine(_));
+        if machine && run.record.ending.is_some() {
+            return Err(ActError::Failed(format!("{which} is to end before it ran")));
+        }
+        if machine
+            && let Some(group) = &run.group
+            && named(pid, &name)
+            && let Err(error) = group.gather(pid)
+        {
+            let text = format!("{which}: its process {pid} cannot be taken into its control group: {error}");
+            return Err(ActError::Failed(text));
         }
         // One that is gone already is in no group any more, and its engine tells how it ended.
         let gone = ProcessStat::read(pid).is_none_or(|stat| stat.dead());

@@ -139,12 +139,18 @@ impl Group {
     /// Processes in it and in the groups below, which engines make; zombies are not listed by the kernel.
     pub fn members(&self) -> Vec<u32> {
         let (Tree::V1(folder) | Tree::V2(folder)) = &self.tracking;
-        let mut all = Vec::new();
-        walk(folder, &mut |folder| {
-            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-            all.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
-        });
-        all
+        members_of(folder)
+    }
+
+    /// Takes in a process that was started elsewhere, with all its threads, in each tree where it is neither here nor
+    /// below. Where the group is barred it is stopped by that.
+    pub fn gather(&self, pid: u32) -> io::Result<()> {
+        for folder in &self.folders {
+            if !members_of(folder).contains(&pid) {
+                set(folder, "cgroup.procs", &pid.to_string())?;
+            }
+        }
+        Ok(())
     }
 
     /// Kills everything in it, forks in flight included. May need repeating until it is empty.
@@ -316,6 +322,16 @@ impl Group {
             walk(folder, &mut |folder| drop(fs::remove_dir(folder)));
         }
     }
+}
+
+/// Processes in a group and in those below.
+fn members_of(folder: &Path) -> Vec<u32> {
+    let mut all = Vec::new();
+    walk(folder, &mut |folder| {
+        let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        all.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+    });
+    all
 }
 
 /// Every group of a tree, those below first.

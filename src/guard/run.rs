@@ -279,6 +279,13 @@ fn open_watch(pid: u32) -> Option<OwnedFd> {
     pidfd_open(pid, PidfdFlags::NONBLOCK).ok()
 }
 
+/// Does a process bear this name among its arguments? An id alone may be another's by now.
+pub(super) fn named(pid: u32, name: &str) -> bool {
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut parts = arguments.split(|byte| matches!(byte, 0 | b',' | b'='));
+    parts.any(|part| part == name.as_bytes())
+}
+
 pub(super) fn carries(pid: u32, variable: &str) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environment.split(|byte| *byte == 0).any(|one| one == variable.as_bytes())

@@ -146,6 +146,8 @@ pub struct Found {
 pub enum FoundStage {
     /// Made, and not running yet.
     Made,
+    /// Its main process is there and does nothing before it is released.
+    Held(u32),
     /// Running, with this main process.
     Running(u32),
     /// Over.
@@ -178,12 +180,17 @@ pub trait Executor: Send + Sync + 'static {
     /// Fetches and checks what a start needs. An error names the field that is wrong; nothing has begun then.
     fn prepare<'a>(&'a self, start: &'a StartInstance, tell: Tell<'a>) -> BoxFuture<'a, Result<(), String>>;
     /// Starts a run; its main process, or none if it was over at once. After an error it may have begun all the
-    /// same, until `remove` is done.
+    /// same, until `remove` is done. Where it is held back it does nothing before `release`.
     fn launch<'a>(
         &'a self,
         start: &'a StartInstance,
         place: &'a Place,
     ) -> BoxFuture<'a, Result<Option<u32>, String>>;
+    /// Lets a run go on that was started held back: called once the guard has its main process, again and
+    /// again until the run is not held any more. Most engines hold nothing back.
+    fn release<'a>(&'a self, _owner: &'a str, _run: &'a RunId) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// Every run of this owner that the engine knows.
     fn found<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<Vec<Found>, String>>;
     /// Asks a run to end by the engine's own means, where a signal to its main process would not.

@@ -8,6 +8,8 @@ mod deaths;
 mod health;
 mod lifecycle;
 mod limits;
+#[cfg(feature = "libvirt")]
+mod machines;
 mod output;
 mod rig;
 mod twin;

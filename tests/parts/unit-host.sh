@@ -24,7 +24,11 @@ while read -r _ _ _ _ path _ rest; do
       ;;
   esac
 done </proc/self/mountinfo
-export root work name
+# What the programs under test are linked with, beyond what the root has.
+libraries=$(for folder in "$@"; do
+  [ ! -x "$folder/quorate" ] || ldd "$folder/quorate" | awk '$2 == "=>" && $3 ~ "^/" {print $3}'
+done)
+export root work name libraries
 shared="$*" exec unshare --cgroup --pid --fork --kill-child --mount --uts --ipc --net --propagation private bash -ec '
   r=$work/root
   mount -t tmpfs upper "$work/upper"
@@ -54,6 +58,9 @@ shared="$*" exec unshare --cgroup --pid --fork --kill-child --mount --uts --ipc 
   for folder in $shared; do
     mkdir -p "$r$folder"
     mount --bind "$folder" "$r$folder"
+  done
+  for library in $libraries; do
+    [ -e "$r$library" ] || cp -L "$library" "$r$library"
   done
   hostname "$name"
   ip link set lo up

@@ -163,13 +163,13 @@ pub(super) async fn all(reached: &Reached, owner: &str, memory: &mut Memory) -> 
         let found = Found { run, stage, health: inspected.state.health(), usage: None, unenforced };
         let main = match found.stage {
             FoundStage::Running(pid) => ProcessStat::read(pid).map(|stat| (pid, stat.start_time)),
-            FoundStage::Made | FoundStage::Exited(_) => None,
+            FoundStage::Made | FoundStage::Held(_) | FoundStage::Exited(_) => None,
         };
         // A check of Podman's own does not show in its list, and what is neither running nor over changes soon.
         let settled = match found.stage {
             FoundStage::Running(_) => main.is_some() && (found.health.is_none() || !health.is_empty()),
             FoundStage::Exited(_) => true,
-            FoundStage::Made => false,
+            FoundStage::Made | FoundStage::Held(_) => false,
         };
         all.push(found.clone());
         if settled && inspected.state.status == one.state {
@@ -192,7 +192,7 @@ fn measure(all: &mut [Found], readings: &mut BTreeMap<RunId, Reading>) {
         .iter()
         .map(|one| match one.stage {
             FoundStage::Running(pid) => space(pid),
-            FoundStage::Made | FoundStage::Exited(_) => None,
+            FoundStage::Made | FoundStage::Held(_) | FoundStage::Exited(_) => None,
         })
         .collect();
     let wanted: HashSet<_> = mains.iter().flatten().cloned().collect();

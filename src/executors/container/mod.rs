@@ -145,7 +145,7 @@ impl Shared {
             // An earlier attempt at this very run, whose answer was not heard.
             Err(error) => match look::inspect(&reached.socket, &name).await {
                 Ok(found) => match found.state.stage() {
-                    Some(FoundStage::Running(pid)) => return Ok(Some(pid)),
+                    Some(FoundStage::Running(pid) | FoundStage::Held(pid)) => return Ok(Some(pid)),
                     Some(FoundStage::Exited(_)) => return Ok(None),
                     Some(FoundStage::Made) => {}
                     None => return Err(format!("container {name} is being taken away")),
@@ -160,7 +160,7 @@ impl Shared {
         }
         let found = look::inspect(&reached.socket, &name).await.map_err(Refused::words)?;
         match found.state.stage() {
-            Some(FoundStage::Running(pid)) => Ok(Some(pid)),
+            Some(FoundStage::Running(pid) | FoundStage::Held(pid)) => Ok(Some(pid)),
             Some(FoundStage::Exited(_)) => Ok(None),
             Some(FoundStage::Made) | None => {
                 Err(found.state.error().unwrap_or("it was started and does not run").to_owned())

@@ -179,7 +179,7 @@ impl Shared {
         };
         let ours = matches!(unit.source, UnitSource::Transient { .. });
         match self.stage(&bus, &name, ours).await? {
-            FoundStage::Running(pid) => Ok(Some(pid)),
+            FoundStage::Running(pid) | FoundStage::Held(pid) => Ok(Some(pid)),
             FoundStage::Exited(_) => Ok(None),
             FoundStage::Made => Err(format!(
                 "{name} runs without a main process that systemd knows; set Type= or PIDFile= so that it does"

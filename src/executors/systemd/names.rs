@@ -1,36 +1,27 @@
 //! How runs are named as units: the name alone says whose run it is, so that nothing else is ever touched.
 
-use quorate_core::ids::InstanceId;
-
-use crate::layout::{slot_folder, slot_of_folder};
+use crate::layout::{run_name, run_names, run_of_name};
 use crate::ports::RunId;
-
-/// What names of this node's units begin with.
-fn opening(owner: &str) -> String {
-    format!("quorate-{owner}-")
-}
 
 /// Finds all units of this node's.
 pub(super) fn pattern(owner: &str) -> String {
-    format!("{}*.service", opening(owner))
+    format!("{}*.service", run_names(owner))
 }
 
 /// The unit of a run.
 pub(super) fn unit(owner: &str, run: &RunId) -> String {
-    format!("{}{}-{}-{}.service", opening(owner), slot_folder(&run.id.slot), run.id.token, run.restart)
+    format!("{}.service", run_name(owner, run))
 }
 
 /// The run of a unit.
 pub(super) fn run(owner: &str, unit: &str) -> Option<RunId> {
-    let rest = unit.strip_prefix(&opening(owner))?.strip_suffix(".service")?;
-    let (rest, restart) = rest.rsplit_once('-')?;
-    let (slot, token) = rest.rsplit_once('-')?;
-    let id = InstanceId { slot: slot_of_folder(slot)?, token: token.parse().ok()? };
-    Some(RunId { id, restart: restart.parse().ok()? })
+    run_of_name(owner, unit.strip_suffix(".service")?)
 }
 
 #[cfg(test)]
 mod tests {
+    use quorate_core::ids::InstanceId;
+
     use super::*;
 
     #[test]
