@@ -109,7 +109,10 @@ fi
 [ -e "${QUORATE_PARTS:-/var/tmp/quorate-test-parts}/unit-root/.done" ] ||
   absent systemd "no files of a host to start; run tests/parts/unit-root.sh as root"
 if required cgroup2; then
-  for tool in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio strip:binutils; do
+  # A newer qemu-utils than the emulator, as backports bring it, is at odds with it.
+  command -v qemu-system-x86_64 >/dev/null ||
+    apt_install --allow-downgrades qemu-system-x86 'qemu-utils=1:7.2*' 2>/dev/null || apt_install qemu-system-x86 || true
+  for tool in busybox:busybox-static cpio:cpio strip:binutils; do
     command -v "${tool%%:*}" >/dev/null || apt_install "${tool##*:}" || true
   done
   tests/parts/guest-kernel.sh >/dev/null || true

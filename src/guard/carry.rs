@@ -167,7 +167,8 @@ impl Keeper {
         let limits = start.spec.workload.limits();
         match group {
             Some(group) if start.spec.workload.executor() == ExecutorKind::Process => group.limit(&limits)?,
-            Some(group) => group.witness_memory(limits.memory)?,
+            // Done once more when it has begun: whoever makes the run may make the group anew.
+            Some(group) => drop(group.witness_memory(limits.memory)),
             None => {}
         }
         let record = RunRecord {

@@ -231,7 +231,7 @@ impl Cgroups {
     pub fn group(&self, slot: &SlotId, slice: bool) -> io::Result<Option<Group>> {
         let Some(group) = self.known_group(slot, slice) else { return Ok(None) };
         for path in &group.folders {
-            fs::create_dir_all(path).map_err(|error| {
+            make(path).map_err(|error| {
                 let text = format!("cannot make the control group {}: {error}", path.display());
                 io::Error::new(error.kind(), text)
             })?;
@@ -309,6 +309,19 @@ impl Cgroups {
         }
         all
     }
+}
+
+/// Makes a folder with those above it, which systemd may be removing: it clears away slices that became empty.
+fn make(path: &Path) -> io::Result<()> {
+    const ATTEMPTS: usize = 50;
+    let mut made = fs::create_dir_all(path);
+    for _ in 1..ATTEMPTS {
+        match &made {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => made = fs::create_dir_all(path),
+            _ => break,
+        }
+    }
+    made
 }
 
 /// Switches on what is there; a kernel without a controller refuses that one only.

@@ -27,6 +27,8 @@ use crate::ports::{
     EngineExit, EngineFact, Executor, Found, FoundStage, OutputPiece, Place, Placing, RunId, Tell,
 };
 
+/// What `ExecMainCode` is where a process exited.
+const EXITED: i32 = 1;
 /// What `ExecMainCode` is where a process was ended by a signal, and where its memory was dumped besides.
 const KILLED: [i32; 2] = [2, 3];
 /// Why an existing unit's deadline is never armed.
@@ -198,11 +200,17 @@ impl Shared {
             Ok(result) if result == "done" => Ok(()),
             Ok(result) => {
                 let path = bus.manager().load_unit(name).await.map_err(|error| error.to_string())?;
-                let status = bus.property::<i32>(&path, "Service", "ExecMainStatus").await.unwrap_or(0);
-                Err(match status {
-                    0 => format!("{name}: its start ended as {result}; see its journal"),
-                    status => transient::start_failure(status, unit),
-                })
+                let number =
+                    async |property: &str| bus.property::<i32>(&path, "Service", property).await.unwrap_or(0);
+                let (code, status) = (number("ExecMainCode").await, number("ExecMainStatus").await);
+                match (code, status) {
+                    (0, _) => Err(format!("{name}: its start ended as {result}; see its journal")),
+                    (EXITED, status) if transient::START_FAILURES.contains(&status) => {
+                        Err(transient::start_failure(status, unit))
+                    }
+                    // The program ran, and was over before the job that started it was.
+                    _ => Ok(()),
+                }
             }
             Err(error) => Err(self.lost(&error).await),
         }

@@ -102,6 +102,9 @@ fn limit(all: &mut Vec<(&'static str, Variant<'_>)>, limits: &Limits, place: &Pl
     }
 }
 
+/// Exit statuses that the manager itself gives a process whose program it could not run.
+pub(super) const START_FAILURES: std::ops::RangeInclusive<i32> = 200..=245;
+
 /// What a unit that failed before its program ran says by its exit status, after systemd.exec(5).
 pub(super) fn start_failure(status: i32, unit: &UnitWorkload) -> String {
     let UnitSource::Transient { command, working_dir, user, .. } = &unit.source else {
