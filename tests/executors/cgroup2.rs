@@ -61,8 +61,8 @@ fn limits_and_ends_hold_where_there_is_only_version_2() {
         .collect();
     let init = format!(
         "#!/bin/sh\nexport PATH=/bin HOME=/tmp TMPDIR=/tmp QUORATE_REQUIRE=cgroups\n\
-         mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev; mount -t tmpfs t /tmp\n\
-         mount -t tmpfs r /run; mount -t cgroup2 c /sys/fs/cgroup\n\
+         mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev\n\
+         mount -t cgroup2 c /sys/fs/cgroup\n\
          echo CONTROLLERS $(cat /sys/fs/cgroup/cgroup.controllers)\n{each}echo OVER\npoweroff -f\n"
     );
     fs::write(root.join("init"), init).unwrap();
