@@ -33,6 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::access::{Reached, reach};
 use self::look::Memory;
 use self::plain::Refused;
+use crate::layout::run_name;
 use crate::ports::{EngineFact, Executor, Found, FoundStage, OutputPiece, Place, RunId, Tell};
 
 pub use self::access::Access;
@@ -128,7 +129,7 @@ impl Shared {
     async fn launch(&self, start: &StartInstance, place: &Place) -> Result<Option<u32>, String> {
         let (reached, spec) = (self.reached().await?, self.spec(start)?);
         let run = RunId::of(start);
-        let name = names::name(&place.owner, &run);
+        let name = run_name(&place.owner, &run);
         if let (Some(owner), Some(state)) = (reached.rootless, &place.state) {
             std::os::unix::fs::chown(state, Some(owner.uid), Some(owner.gid))
                 .map_err(|error| format!("state_dir: cannot give it to account {}: {error}", owner.uid))?;
@@ -170,7 +171,7 @@ impl Shared {
 
     async fn remove(&self, owner: &str, run: &RunId) -> Result<(), String> {
         let reached = self.reached().await?;
-        let name = names::name(owner, run);
+        let name = run_name(owner, run);
         if self.engine == ContainerEngine::Podman {
             // Podman would first ask it to stop, and wait for as long as its description lets it.
             let options = KillContainerOptions { signal: "KILL".to_owned() };
@@ -209,7 +210,7 @@ impl Shared {
             cmd: Some(command.to_vec()),
             ..CreateExecOptions::default()
         };
-        let made = reached.docker.create_exec(&names::name(owner, run), options).await.map_err(plain)?;
+        let made = reached.docker.create_exec(&run_name(owner, run), options).await.map_err(plain)?;
         let begun = reached.docker.start_exec(&made.id, None::<StartExecOptions>).await.map_err(plain)?;
         let mut said = Vec::new();
         if let StartExecResults::Attached { mut output, .. } = begun {
@@ -286,7 +287,7 @@ impl Executor for Containers {
         run: &RunId,
         after: Option<String>,
     ) -> Option<BoxStream<'static, Result<OutputPiece, String>>> {
-        let (shared, name) = (self.shared.clone(), names::name(owner, run));
+        let (shared, name) = (self.shared.clone(), run_name(owner, run));
         let begun = async move {
             match shared.reached().await {
                 Ok(reached) => {

@@ -1,11 +1,10 @@
-//! How a run is called and labelled with its engine, so that it is found again by any later process.
+//! How a run is labelled with its engine, so that it is found again by any later process.
 
 use std::collections::HashMap;
 
 use quorate_core::effect::StartInstance;
 use quorate_core::ids::InstanceId;
 
-use crate::layout::slot_folder;
 use crate::ports::RunId;
 
 /// Whose it is.
@@ -18,12 +17,6 @@ const TOKEN: &str = "quorate.token";
 const RESTART: &str = "quorate.restart";
 /// Limits of the description that the engine leaves out, by their keys.
 pub(super) const UNENFORCED: &str = "quorate.unenforced";
-
-/// The name of a run's container: one for each run, so that no engine ever makes a second one.
-pub(super) fn name(owner: &str, run: &RunId) -> String {
-    let owner = owner.get(..8).unwrap_or(owner);
-    format!("quorate-{owner}-{}-{}-{}", slot_folder(&run.id.slot), run.id.token, run.restart)
-}
 
 /// What a run's container is found by.
 pub(super) fn labels(owner: &str, start: &StartInstance) -> HashMap<String, String> {

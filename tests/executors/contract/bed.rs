@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bollard::models::ContainerInspectResponse;
 use quorate::executors::Instances;
 use quorate::guard::GuardClient;
-use quorate::layout::{guard_name, slot_folder};
-use quorate::ports::{ActError, Executor, LogChunk, LogFrom, LogQuery};
+use quorate::layout::{guard_name, run_name};
+use quorate::ports::{ActError, Executor, LogChunk, LogFrom, LogQuery, RunId};
 use quorate_core::effect::StartInstance;
 use quorate_core::ids::NodeId;
 use quorate_core::observation::{ExitReason, Health, InstancePhase, InstanceReport};
@@ -176,7 +176,7 @@ impl Bed {
 
     pub fn container(&self, start: &StartInstance) -> String {
         let (id, restart) = (&start.id, start.restart);
-        format!("quorate-{}-{}-{}-{restart}", &self.owner[..8], slot_folder(&id.slot), id.token)
+        run_name(&self.owner, &RunId { id: id.clone(), restart })
     }
 
     pub async fn inspect(&self, start: &StartInstance) -> ContainerInspectResponse {

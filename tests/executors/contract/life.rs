@@ -199,7 +199,7 @@ pub async fn strays_are_taken_away(kind: Kind) {
         ("quorate.token", "1.4"),
         ("quorate.restart", "0"),
     ];
-    let name = format!("quorate-{}-stray.0-1.4-0", &bed.owner[..8]);
+    let name = format!("quorate-{}-stray.0-1.4-0", bed.owner);
     let body = ContainerCreateBody {
         image: Some(bed.engine().image.clone()),
         cmd: Some(vec!["sleep".to_owned(), "100".to_owned()]),
